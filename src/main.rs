@@ -3,7 +3,161 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
+mod config;
 mod kalshi;
+mod log;
 mod model;
+mod ops;
+mod pg;
+mod role;
 
-fn main() {}
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use cli::Command;
+use config::{ConfigErrors, Loaded};
+use ops::exit::{Exit, UsageError};
+use ops::shutdown::Shutdown;
+use ops::telemetry::{self, Format};
+
+/// For blocking work that is still under way when a role has ended; what it may not lose is on disk.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli.command,
+        Err(code) => return code,
+    };
+    match run(command) {
+        Ok(()) => Exit::Stopped.into(),
+        Err(error) => {
+            telemetry::report(&error);
+            Exit::of(&error).into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    // Another provider can only have been installed by a library, which none of ours does.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("kalshi")
+        .build()
+        .context("start runtime")?;
+    let result = runtime.block_on(Box::pin(dispatch(command)));
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    result
+}
+
+/// One arm a command: load, log, run.
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Gather(arguments) if arguments.check => {
+            let config = load(config::load_gatherer(&arguments.config), Output::Person)?;
+            role::gather::check(config).await?;
+            announce_fine(&arguments.config)
+        }
+        Command::Gather(arguments) => {
+            let config = load(config::load_gatherer(&arguments.config), Output::Configured)?;
+            role::gather::run(config, Shutdown::listen().context("install signals")?).await
+        }
+        Command::Dedup(arguments) if arguments.check => {
+            let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
+            role::dedup::check(config).await?;
+            announce_fine(&arguments.config)
+        }
+        Command::Dedup(arguments) => {
+            let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
+            role::dedup::run(config, Shutdown::listen().context("install signals")?).await
+        }
+        Command::Migrate(arguments) => {
+            let database = load(config::load_either(&arguments.config), Output::Person)?;
+            let options =
+                role::migrate::Options { status: arguments.status, dry_run: arguments.dry_run };
+            role::migrate::run(database.target, database.schema, options).await
+        }
+        Command::Sandbox(arguments) => sandbox(*arguments).await,
+    }
+}
+
+/// Who reads stderr.
+#[derive(Clone, Copy)]
+enum Output {
+    /// A daemon's log, in the form that the configuration says.
+    Configured,
+    /// Whoever typed the command: text, and only what is wrong.
+    Person,
+}
+
+/// Takes the configuration out of what was loaded, and starts the log as it says.
+fn load<T>(loaded: Result<Loaded<T>, ConfigErrors>, output: Output) -> anyhow::Result<T> {
+    let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
+    let log = match output {
+        Output::Configured => loaded.telemetry,
+        Output::Person => telemetry::Config { level: "warn".to_owned(), format: Format::Text },
+    };
+    telemetry::init(&log)?;
+    for notice in &loaded.notices {
+        tracing::warn!("{notice}");
+    }
+    Ok(loaded.config)
+}
+
+fn announce_fine(file: &Path) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{}: configuration and connections are fine", file.display())
+        .context("write to stdout")
+}
+
+/// Translates the arguments of `sandbox` and runs it.
+async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
+    use role::sandbox::{ChaosKind, Format as Verdict, Options, Source};
+    telemetry::init(&telemetry::Config { level: "warn".to_owned(), format: Format::Text })?;
+    let shutdown = Shutdown::listen().context("install signals")?;
+    if let Some(cli::SandboxCommand::Exchange(alone)) = arguments.command {
+        let flow = alone.flow;
+        let source = if alone.idle {
+            Source::Idle
+        } else if flow.replay.is_empty() {
+            let markets = usize::try_from(flow.markets).context("count markets")?;
+            Source::Generated { markets, rate: flow.rate, duration: flow.duration }
+        } else {
+            Source::Replay { files: flow.replay, speed: flow.speed.unwrap_or(1.0) }
+        };
+        return role::sandbox::exchange_only(alone.listen, source, flow.seed, shutdown).await;
+    }
+    let flow = arguments.flow;
+    let chaos = arguments.chaos.into_iter().map(|kind| match kind {
+        cli::Chaos::Cut => ChaosKind::Cut,
+        cli::Chaos::KillGatherer => ChaosKind::KillGatherer,
+        cli::Chaos::KillDedup => ChaosKind::KillDedup,
+        cli::Chaos::KillPostgres => ChaosKind::KillPostgres,
+        cli::Chaos::StopPostgres => ChaosKind::StopPostgres,
+        cli::Chaos::WipeGatherer => ChaosKind::WipeGatherer,
+    });
+    let defaults = Options::default();
+    let options = Options {
+        markets: usize::try_from(flow.markets).context("count markets")?,
+        rate: flow.rate,
+        gatherers: usize::from(arguments.gatherers),
+        connections: arguments.connections,
+        duration: flow.duration.unwrap_or(defaults.duration),
+        speed: flow.speed.unwrap_or(defaults.speed),
+        seed: flow.seed,
+        replay: flow.replay,
+        chaos: chaos.collect(),
+        outage: arguments.outage,
+        format: match arguments.format {
+            cli::Format::Table => Verdict::Table,
+            cli::Format::Json => Verdict::Json,
+        },
+        keep: arguments.keep,
+        dir: arguments.dir,
+    };
+    Box::pin(role::sandbox::run(options, shutdown)).await
+}

@@ -142,7 +142,7 @@ CREATE TABLE coverage (
     covered_to        bigint NOT NULL,
     first_exchange_ts bigint,
     last_exchange_ts  bigint,
-    records           bigint NOT NULL,
+    records           bigint,
     ended_by          text   NOT NULL,
     detail            text   NOT NULL,
     session_id        bigint NOT NULL,
@@ -153,13 +153,17 @@ COMMENT ON COLUMN coverage.ticker IS 'The market; empty for a channel that cover
 COMMENT ON COLUMN coverage.covered_from IS 'Our clock at the frame that opened the stretch, microseconds since 1970 UTC.';
 COMMENT ON COLUMN coverage.covered_to IS 'Our clock at the last frame or pong that proves it.';
 COMMENT ON COLUMN coverage.first_exchange_ts IS 'The exchange''s clock at the first record of the market in the stretch.';
-COMMENT ON COLUMN coverage.last_exchange_ts IS 'The exchange''s clock at the last record of the subscription in the stretch.';
+COMMENT ON COLUMN coverage.last_exchange_ts IS 'The exchange''s clock at the last one.';
+COMMENT ON COLUMN coverage.records IS 'Records of the market in the stretch; null when a crash lost the count.';
 COMMENT ON COLUMN coverage.ended_by IS 'gap, reset, disconnect, terminal_error, overload, stop, crash, unsubscribed, decode_error, integrity or continues.';
 
 CREATE TABLE coverage_open (
-    session_id bigint NOT NULL,
-    sid        bigint NOT NULL,
-    state      jsonb  NOT NULL,
-    PRIMARY KEY (session_id, sid)
+    session_id        bigint NOT NULL,
+    sid               bigint NOT NULL,
+    ticker            text   NOT NULL,
+    channel           text   NOT NULL,
+    covered_from      bigint NOT NULL,
+    first_exchange_ts bigint,
+    PRIMARY KEY (session_id, sid, ticker)
 );
-COMMENT ON TABLE coverage_open IS 'Not a log: the stretches still open at the coverage log''s journal_position, one row a subscription, so that a restarted gatherer can close them.';
+COMMENT ON TABLE coverage_open IS 'Not a log: the stretches still open at the coverage log''s journal_position, so that a restarted gatherer can close them.';

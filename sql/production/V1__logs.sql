@@ -1,6 +1,9 @@
 -- Production: the union of what all gatherers recorded, each fact once. The same logs as a
 -- gatherer's, with unique identities, and with the cursors that say how far each gatherer's logs
 -- have been merged. Rows, heads and cursors move in one transaction.
+--
+-- Text in keys is compared byte by byte (COLLATE "C"): the rules of a language have no meaning for
+-- tickers and cost most of the time of an insert.
 
 CREATE TABLE writer (
     singleton   boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -12,11 +15,13 @@ COMMENT ON TABLE writer IS 'Which deduplicator may append. The holder keeps a se
 INSERT INTO writer DEFAULT VALUES;
 
 CREATE TABLE logs (
-    name   text   PRIMARY KEY,
-    log_id uuid   NOT NULL DEFAULT gen_random_uuid(),
-    head   bigint NOT NULL DEFAULT 0 CHECK (head >= 0)
+    name     text   PRIMARY KEY,
+    log_id   uuid   NOT NULL DEFAULT gen_random_uuid(),
+    head     bigint NOT NULL DEFAULT 0 CHECK (head >= 0),
+    time_max bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 COMMENT ON TABLE logs IS 'One row a log: its identity and its last committed log_seq.';
+COMMENT ON COLUMN logs.time_max IS 'No committed row of the log has a later time: exchange_ts, or received_at of snapshots, or covered_from of coverage. Whoever appends raises it in the same transaction; a row above it is known to be new without a look into the table.';
 INSERT INTO logs (name) VALUES
     ('trades'), ('orderbook_deltas'), ('orderbook_snapshots'),
     ('tickers'), ('market_lifecycle'), ('coverage');
@@ -48,7 +53,7 @@ CREATE TABLE trades (
     trade_id       uuid     NOT NULL,
     exchange_ts    bigint   NOT NULL,
     received_at    bigint   NOT NULL,
-    ticker         text     NOT NULL,
+    ticker         text COLLATE "C" NOT NULL,
     price          bigint   NOT NULL,
     no_price       bigint,
     size           bigint   NOT NULL,
@@ -71,7 +76,7 @@ CREATE TABLE orderbook_deltas (
     log_seq     bigint   NOT NULL UNIQUE,
     exchange_ts bigint   NOT NULL,
     received_at bigint   NOT NULL,
-    ticker      text     NOT NULL,
+    ticker      text COLLATE "C" NOT NULL,
     side        boolean  NOT NULL,
     price       bigint   NOT NULL,
     size_delta  bigint   NOT NULL,
@@ -89,7 +94,7 @@ CREATE TABLE orderbook_snapshots (
     log_seq     bigint   NOT NULL UNIQUE,
     received_at bigint   NOT NULL,
     anchor_ts   bigint,
-    ticker      text     NOT NULL,
+    ticker      text COLLATE "C" NOT NULL,
     source      text     NOT NULL,
     yes_prices  bigint[] NOT NULL,
     yes_sizes   bigint[] NOT NULL,
@@ -109,7 +114,7 @@ CREATE TABLE tickers (
     log_seq              bigint NOT NULL UNIQUE,
     exchange_ts          bigint NOT NULL,
     received_at          bigint NOT NULL,
-    ticker               text   NOT NULL,
+    ticker               text COLLATE "C" NOT NULL,
     last_price           bigint,
     yes_bid              bigint,
     yes_ask              bigint,
@@ -128,8 +133,8 @@ COMMENT ON TABLE tickers IS 'Messages of the ticker channel. Identity: ticker, e
 
 CREATE TABLE market_lifecycle (
     log_seq      bigint NOT NULL UNIQUE,
-    subject      text   NOT NULL,
-    event_type   text   NOT NULL,
+    subject      text COLLATE "C" NOT NULL,
+    event_type   text COLLATE "C" NOT NULL,
     exchange_ts  bigint,
     received_at  bigint NOT NULL,
     payload      jsonb  NOT NULL,
@@ -141,13 +146,13 @@ COMMENT ON TABLE market_lifecycle IS 'Lifecycle messages of markets and events. 
 
 CREATE TABLE coverage (
     log_seq           bigint NOT NULL UNIQUE,
-    channel           text   NOT NULL,
-    ticker            text   NOT NULL,
+    channel           text COLLATE "C" NOT NULL,
+    ticker            text COLLATE "C" NOT NULL,
     covered_from      bigint NOT NULL,
     covered_to        bigint NOT NULL,
     first_exchange_ts bigint,
     last_exchange_ts  bigint,
-    records           bigint NOT NULL,
+    records           bigint,
     ended_by          text   NOT NULL,
     detail            text   NOT NULL,
     session_id        bigint NOT NULL,

@@ -41,16 +41,6 @@ impl Sequence {
         }
     }
 
-    /// The last number seen of a subscription.
-    pub fn last(&self, sid: i64) -> Option<i64> {
-        self.last.get(&sid).copied()
-    }
-
-    /// Continues a subscription whose last number is known, after a restart of the reader.
-    pub fn resume(&mut self, sid: i64, last: i64) {
-        self.last.insert(sid, last);
-    }
-
     /// Forgets a subscription that ended; its sid may come again with a new counter.
     pub fn forget(&mut self, sid: i64) {
         self.last.remove(&sid);

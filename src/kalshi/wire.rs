@@ -87,9 +87,6 @@ pub enum CommandBody<'a> {
         action: UpdateAction,
         market_tickers: &'a [&'a str],
     },
-    Unsubscribe {
-        sids: &'a [i64],
-    },
 }
 
 /// What `update_subscription` does.

@@ -10,12 +10,12 @@ pub mod record;
 pub mod ticker;
 pub mod time;
 
-pub use book::{Book, BookError};
+pub use book::Book;
 pub use channel::{Channel, Log};
 pub use decimal::{NumberError, Price, Size};
 pub use record::{
     Coverage, CoverageEnd, Delta, Lifecycle, Place, Record, Side, Snapshot, SnapshotSource,
     TickerUpdate, Trade,
 };
-pub use ticker::{Ticker, TickerError};
+pub use ticker::Ticker;
 pub use time::{Micros, TimeError};

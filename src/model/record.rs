@@ -124,14 +124,12 @@ pub struct Lifecycle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SnapshotSource {
     Ws,
-    Rest,
 }
 
 impl SnapshotSource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
-            Self::Rest => "rest",
         }
     }
 }
@@ -210,11 +208,10 @@ pub struct Coverage {
     pub covered_to: Micros,
     /// The exchange's clock at the first record of this market (or channel) in the stretch.
     pub first_exchange_ts: Option<Micros>,
-    /// The exchange's clock at the last record of the **subscription** before the stretch ended:
-    /// a stream is in order, so nothing of the market before it is missing.
+    /// The exchange's clock at the last one: between the two, nothing of the market is missing.
     pub last_exchange_ts: Option<Micros>,
-    /// Records of the market (or channel) in the stretch.
-    pub records: i64,
+    /// Records of the market (or channel) in the stretch; none when a crash lost the count.
+    pub records: Option<i64>,
     pub end: CoverageEnd,
     /// A sentence for people, for instance the numbers around a gap.
     pub detail: String,

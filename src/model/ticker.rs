@@ -42,6 +42,15 @@ impl Ticker {
     /// # Errors
     /// When it is empty, too long, or holds anything but printable ASCII without blanks.
     pub fn parse(text: &str) -> Result<Self, TickerError> {
+        Self::check(text)?;
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// Checks a text without keeping it.
+    ///
+    /// # Errors
+    /// As [`Ticker::parse`].
+    pub fn check(text: &str) -> Result<(), TickerError> {
         if text.is_empty() {
             return Err(TickerError::Empty);
         }
@@ -51,7 +60,7 @@ impl Ticker {
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(TickerError::Unprintable(excerpt(text)));
         }
-        Ok(Self(Arc::from(text)))
+        Ok(())
     }
 
     pub fn as_str(&self) -> &str {

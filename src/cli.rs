@@ -1,0 +1,379 @@
+//! The commands and their arguments. Knows what a person may type, not what it does.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::ops::exit::Exit;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KALSHI_COMMIT"), ")");
+
+const GATHERER_FILE: &str = "/etc/kalshi/gatherer.yaml";
+const DEDUPLICATOR_FILE: &str = "/etc/kalshi/deduplicator.yaml";
+
+/// Records every order-book change, trade and quote of the Kalshi exchange, and proves that the
+/// record is complete.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kalshi",
+    version = VERSION,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes:
+  0   stopped as asked, or what was checked holds
+  1   failed; a restart may cure it
+  2   something was lost, doubled or different
+  64  bad usage or configuration; a restart cannot cure it
+  75  another process holds what this one needs
+
+First look, on any machine with PostgreSQL installed:
+  kalshi sandbox"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a gatherer: record the exchange into its own database
+    #[command(after_help = "\
+Examples:
+  kalshi gather
+  kalshi gather --config ./gatherer.yaml --check
+  KALSHI_KEY_ID=... TIMESCALEDB_PASSWORD=... kalshi gather --config ./gatherer.yaml")]
+    Gather(Gather),
+
+    /// Run the deduplicator: merge what the gatherers recorded into production
+    #[command(after_help = "\
+Examples:
+  kalshi dedup
+  kalshi dedup --config ./deduplicator.yaml --check")]
+    Dedup(Dedup),
+
+    /// Bring a configuration's database to the schema of this version
+    #[command(after_help = "\
+The file decides what is migrated: a gatherer's file its database, a deduplicator's file production.
+
+Examples:
+  kalshi migrate --config /etc/kalshi/gatherer.yaml
+  kalshi migrate --config /etc/kalshi/deduplicator.yaml --status
+  kalshi migrate --dry-run > pending.sql")]
+    Migrate(Migrate),
+
+    /// Run the whole platform on this machine against a simulated exchange, and compare
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Starts throw-away PostgreSQL clusters, a simulated exchange, gatherers and a deduplicator, and at the
+end compares production with everything that the exchange published. Exits with 0 when nothing was
+lost or doubled, and with 2 when something was.
+
+Examples:
+  kalshi sandbox
+  kalshi sandbox --markets 2000 --rate 20000 --duration 2m
+  kalshi sandbox --chaos kill-gatherer,stop-postgres --seed 7 --format json
+  kalshi sandbox --replay window-*.jsonl --speed 20
+  kalshi sandbox exchange --listen 127.0.0.1:7000 --markets 50"
+    )]
+    Sandbox(Box<Sandbox>),
+}
+
+#[derive(Debug, Args)]
+pub struct Gather {
+    /// The gatherer's configuration
+    #[arg(long, value_name = "FILE", default_value = GATHERER_FILE)]
+    pub config: PathBuf,
+
+    /// Check the configuration and its connections, change nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Dedup {
+    /// The deduplicator's configuration
+    #[arg(long, value_name = "FILE", default_value = DEDUPLICATOR_FILE)]
+    pub config: PathBuf,
+
+    /// Check the configuration and its connections, change nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// A gatherer's or a deduplicator's configuration
+    #[arg(long, value_name = "FILE", default_value = DEDUPLICATOR_FILE)]
+    pub config: PathBuf,
+
+    /// Print the SQL that would run, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print what has run and what is pending, change nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub status: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sandbox {
+    #[command(subcommand)]
+    pub command: Option<SandboxCommand>,
+
+    #[command(flatten)]
+    pub flow: Flow,
+
+    /// Gatherers, each with a database of its own
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub gatherers: u16,
+
+    /// Order-book connections of each gatherer
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub connections: u16,
+
+    /// What to break, on a schedule made from the seed
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    pub chaos: Vec<Chaos>,
+
+    /// How long stop-postgres keeps a database away
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub outage: Duration,
+
+    /// How to print the verdict
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+
+    /// Keep databases, journals, logs and configurations of the run
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Where the run lives; by default a temporary directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SandboxCommand {
+    /// Run the simulated exchange alone, for any client
+    #[command(after_help = "\
+The first line on stdout is a JSON object with rest_url, ws_url, key_id and private_key_file.
+
+Examples:
+  kalshi sandbox exchange --listen 127.0.0.1:7000
+  kalshi sandbox exchange --listen 127.0.0.1:0 --idle")]
+    Exchange(Exchange),
+}
+
+#[derive(Debug, Args)]
+pub struct Exchange {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    #[command(flatten)]
+    pub flow: Flow,
+
+    /// Publish only what is injected
+    #[arg(long, conflicts_with_all = ["markets", "rate", "duration", "replay", "speed"])]
+    pub idle: bool,
+}
+
+/// What the simulated exchange publishes.
+#[derive(Debug, Clone, Args)]
+pub struct Flow {
+    /// Markets to generate
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub markets: u32,
+
+    /// Order-book changes a second over all markets
+    #[arg(long, value_name = "R", default_value_t = 2000.0, value_parser = positive)]
+    pub rate: f64,
+
+    /// How long to publish, like 60s or 5m; by default 60s, and without end for `exchange`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Publish recorded frames instead of generated ones
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["markets", "rate", "duration"])]
+    pub replay: Vec<PathBuf>,
+
+    /// How many times faster than recorded; by default 20, and 1 for `exchange`
+    #[arg(long, value_name = "X", value_parser = positive, requires = "replay")]
+    pub speed: Option<f64>,
+
+    /// Makes the run repeatable; random when it is not given
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Chaos {
+    /// Each gatherer in turn has no connection to the exchange for a third of the run
+    Cut,
+    /// kill -9 of a gatherer
+    KillGatherer,
+    /// kill -9 of the deduplicator
+    KillDedup,
+    /// A gatherer's PostgreSQL crashes and comes back after some seconds
+    KillPostgres,
+    /// A gatherer's PostgreSQL is away for the length of the outage
+    StopPostgres,
+    /// A gatherer's database is dropped and made anew; its journal stays
+    WipeGatherer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+/// Parses a command line. `Err` means that it is dealt with: help or an explanation is printed, and
+/// the code says which of the two.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        // There is nobody left to tell when the terminal is gone.
+        error.print().ok();
+        ExitCode::from(exit(&error))
+    })
+}
+
+/// clap's own code for bad usage is 2, which here means that something was lost.
+fn exit(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Stopped,
+        _ => Exit::Usage,
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("it is not a number above 0".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match crate::ops::duration::parse(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("it is not a duration like 500ms, 60s or 5m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, Exit> {
+        let words = std::iter::once("kalshi").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map_err(|error| super::exit(&error))
+    }
+
+    fn sandbox(line: &str) -> Sandbox {
+        match parsed(line).map(|cli| cli.command) {
+            Ok(Command::Sandbox(sandbox)) => *sandbox,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent_and_every_command_has_examples() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n  kalshi "), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        let mut lines = 0;
+        let mut commands: Vec<_> = Cli::command().get_subcommands().cloned().collect();
+        let nested: Vec<_> = commands
+            .iter()
+            .flat_map(|c| c.get_subcommands().cloned().collect::<Vec<_>>())
+            .collect();
+        commands.extend(nested);
+        for command in commands {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = |line: &str| line.split_once("kalshi ").map(|(_, rest)| rest.to_owned());
+            for line in help.lines().filter(|line| line.starts_with("  ")).filter_map(example) {
+                let line = line.split(" > ").next().unwrap().to_owned();
+                assert!(parsed(&line).is_ok(), "{line}");
+                lines += 1;
+            }
+        }
+        assert!(lines > 10);
+    }
+
+    #[test]
+    fn files_default_to_those_of_an_installed_host() {
+        let Command::Gather(gather) = parsed("gather").unwrap().command else { panic!() };
+        assert_eq!((gather.config.to_str(), gather.check), (Some(GATHERER_FILE), false));
+        let Command::Dedup(dedup) = parsed("dedup --check").unwrap().command else { panic!() };
+        assert_eq!((dedup.config.to_str(), dedup.check), (Some(DEDUPLICATOR_FILE), true));
+        let Command::Migrate(migrate) = parsed("migrate --dry-run").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((migrate.config.to_str(), migrate.dry_run), (Some(DEDUPLICATOR_FILE), true));
+    }
+
+    #[test]
+    fn bad_usage_is_64_and_help_is_0() {
+        for line in
+            ["--help", "--version", "gather --version", "help sandbox", "sandbox exchange -h"]
+        {
+            assert_eq!(parsed(line).map(|_| ()).unwrap_err(), Exit::Stopped, "{line}");
+        }
+        for line in [
+            "",
+            "record",
+            "gather --confg x",
+            "gather --config",
+            "migrate --dry-run --status",
+            "sandbox --gatherers 0",
+            "sandbox --connections 0",
+            "sandbox --rate -1",
+            "sandbox --rate nan",
+            "sandbox --duration 60",
+            "sandbox --duration 0s",
+            "sandbox --markets 0",
+            "sandbox --chaos fire",
+            "sandbox --replay a --rate 5",
+            "sandbox --speed 2",
+            "sandbox --listen 127.0.0.1:1",
+            "sandbox --keep exchange",
+            "sandbox exchange --idle --rate 5",
+            "sandbox exchange --listen nowhere",
+            "verify gaps",
+        ] {
+            assert_eq!(parsed(line).map(|_| ()).unwrap_err(), Exit::Usage, "{line}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_sandbox() {
+        let all = sandbox(
+            "sandbox --markets 50 --rate 0.5 --gatherers 2 --connections 8 --duration 1m30s --seed 7 \
+             --chaos cut,kill-gatherer --chaos stop-postgres --format json --keep --dir /tmp/x",
+        );
+        assert_eq!((all.flow.markets, all.gatherers, all.connections), (50, 2, 8));
+        assert_eq!((all.flow.duration, all.flow.seed), (Some(Duration::from_secs(90)), Some(7)));
+        assert_eq!(all.chaos, [Chaos::Cut, Chaos::KillGatherer, Chaos::StopPostgres]);
+        assert_eq!((all.format, all.keep), (Format::Json, true));
+        let replay = sandbox("sandbox --replay a.jsonl b.jsonl --speed 20");
+        assert_eq!(replay.flow.replay.len(), 2);
+        let alone = sandbox("sandbox exchange --listen 127.0.0.1:7000 --idle");
+        let Some(SandboxCommand::Exchange(exchange)) = alone.command else { panic!() };
+        assert!(exchange.idle && exchange.listen.port() == 7000);
+    }
+}

@@ -1,0 +1,129 @@
+//! `deduplicator.yaml`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::read::Section;
+use super::secret::{PASSWORD, PRIVATE_KEY};
+use super::{database, shared, units};
+use crate::ops::telemetry;
+use crate::role::dedup::{Config, GathererTarget};
+
+pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
+    let id = root.require("deduplicator_id", units::id);
+    let application_name = format!("kalshi {}", id.as_deref().unwrap_or_default());
+    let gatherers = gatherers(&root, &application_name);
+    let production = database::target(root.section("production"), application_name);
+    api(root.section("api"), root.has("api"));
+    retention(root.section("retention"), root.has("retention"));
+    archive(root.section("archive"), root.has("archive"));
+    let server = shared::server(&root);
+    let logging = shared::logging(&root);
+    root.finish();
+    let deduplicator = Config {
+        deduplicator_id: id?,
+        gatherers: gatherers?,
+        production: production?,
+        server: server?,
+    };
+    Some((deduplicator, logging?))
+}
+
+/// The keys of the whole file, for a command that reads only some of them.
+pub const KEYS: [&str; 8] = [
+    "deduplicator_id",
+    "gatherers",
+    "production",
+    "api",
+    "retention",
+    "archive",
+    "server",
+    "logging",
+];
+
+fn gatherers(root: &Section<'_>, application_name: &str) -> Option<Vec<GathererTarget>> {
+    let sections = root.sections("gatherers");
+    if sections.is_empty() {
+        root.problem("gatherers", "must name at least one gatherer");
+        return None;
+    }
+    let context = root.context();
+    let mut ids: HashMap<String, String> = HashMap::new();
+    let mut databases: HashMap<(String, u16, String), String> = HashMap::new();
+    let mut unique = |section: Section<'_>| {
+        let key = section.path_of("id");
+        let field = section.required("id");
+        let id = field.as_ref().and_then(|field| field.parse(context, units::id));
+        let database = database::target(section.section("database"), application_name.to_owned());
+        section.finish();
+        let (field, id, database) = (field?, id?, database?);
+        // One log under two ids would count as two independent witnesses.
+        let place = (database.host.clone(), database.port, database.database.clone());
+        let twice = ids
+            .insert(id.clone(), key.clone())
+            .map(|first| format!("is the id of {first} too"))
+            .or_else(|| {
+                databases
+                    .insert(place, key)
+                    .map(|first| format!("reads the database that {first} reads"))
+            });
+        if let Some(message) = twice {
+            field.problem(context, &message);
+            return None;
+        }
+        Some(GathererTarget { id, database })
+    };
+    // Collected twice, so that the first wrong one does not hide the next.
+    sections.into_iter().map(&mut unique).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Settings of parts that this version does not have are checked for their form, so that a file that
+/// is right stays right, and announced, so that nobody waits for them.
+fn api(section: Section<'_>, given: bool) {
+    if !given {
+        return;
+    }
+    let _url = section.get("rest_url", String::new(), units::rest_url);
+    section.skip(&["key_id"]);
+    PRIVATE_KEY.skip(&section);
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let within = units::duration_within(second, day, "an interval from 1s to 24h");
+    let _interval = section.get("market_sync_interval", Duration::from_secs(300), within);
+    section.context().notice("`api` has no effect: this version does not copy market metadata");
+    section.finish();
+}
+
+fn retention(section: Section<'_>, given: bool) {
+    if !given {
+        return;
+    }
+    let mut ends = false;
+    for table in [
+        "trades",
+        "orderbook_snapshots",
+        "orderbook_deltas",
+        "tickers",
+        "market_lifecycle",
+        "coverage",
+    ] {
+        let kept = section.get(table, None, units::retention);
+        ends |= kept.flatten().is_some();
+    }
+    if ends {
+        section.context().notice("`retention` has no effect: this version keeps every row");
+    }
+    section.finish();
+}
+
+fn archive(section: Section<'_>, given: bool) {
+    if !given {
+        return;
+    }
+    let _url = section.required("url");
+    let database = section.section("database");
+    database.skip(&["url", "host", "port", "database", "user", "sslmode", "sslrootcert"]);
+    PASSWORD.skip(&database);
+    database.finish();
+    section.context().notice("`archive` has no effect: this version does not archive");
+    section.finish();
+}

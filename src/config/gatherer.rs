@@ -1,0 +1,170 @@
+//! `gatherer.yaml`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::read::Section;
+use super::secret::PRIVATE_KEY;
+use super::{database, shared, units};
+use crate::kalshi::Api;
+use crate::kalshi::auth::Credentials;
+use crate::log::journal;
+use crate::ops::telemetry;
+use crate::role::gather::{Config, Markets, Multivariate, Sessions};
+
+/// Two segments of the journal and what is written while one is being removed.
+const JOURNAL_BYTES_MIN: u64 = 256 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
+    let id = root.require("gatherer_id", units::id);
+    let api = api(root.section("api"));
+    let application_name = format!("kalshi {}", id.as_deref().unwrap_or_default());
+    let database = database::target(root.section("database"), application_name);
+    let journal = journal(root.section("journal"));
+    let sessions = sessions(root.section("sessions"));
+    let markets = markets(root.section("markets"));
+    storage(root.section("storage"));
+    let server = shared::server(&root);
+    let logging = shared::logging(&root);
+    root.finish();
+    let gatherer = Config {
+        gatherer_id: id?,
+        api: api?,
+        database: database?,
+        journal: journal?,
+        sessions: sessions?,
+        markets: markets?,
+        server: server?,
+    };
+    Some((gatherer, logging?))
+}
+
+/// The keys of the whole file, for a command that reads only some of them.
+pub const KEYS: [&str; 9] = [
+    "gatherer_id",
+    "api",
+    "database",
+    "journal",
+    "sessions",
+    "markets",
+    "storage",
+    "server",
+    "logging",
+];
+
+fn api(section: Section<'_>) -> Option<Api> {
+    let rest_url = section.require("rest_url", units::rest_url);
+    let ws_url = section.require("ws_url", units::ws_url);
+    let credentials = credentials(&section);
+    section.finish();
+    Some(Api { rest_url: rest_url?, ws_url: ws_url?, credentials: Some(Arc::new(credentials?)) })
+}
+
+fn credentials(section: &Section<'_>) -> Option<Credentials> {
+    let key_id = section.required("key_id");
+    let Some(key) = PRIVATE_KEY.read(section)? else {
+        section.problem(PRIVATE_KEY.file, "is required");
+        return None;
+    };
+    let key_id = key_id?;
+    match Credentials::from_pem(key_id.text.trim(), key.secret.expose().as_bytes()) {
+        Ok(credentials) => Some(credentials),
+        Err(error) => {
+            key.field.secret_problem(section.context(), &format!("is no usable key: {error}"));
+            None
+        }
+    }
+}
+
+fn journal(section: Section<'_>) -> Option<journal::Config> {
+    let dir = section.get("dir", PathBuf::from("/var/lib/kalshi/journal"), |text| {
+        if text.trim().is_empty() {
+            return Err("is not a directory".to_owned());
+        }
+        Ok(PathBuf::from(text))
+    });
+    let year = HOUR.saturating_mul(24 * 366);
+    let max_age = section.get(
+        "max_age",
+        HOUR.saturating_mul(72),
+        units::duration_within(HOUR, year, "an age from 1h to 366d"),
+    );
+    let max_bytes = section.get("max_bytes", 50 << 30, |text| match units::bytes(text)? {
+        bytes if bytes < JOURNAL_BYTES_MIN => Err("is less than 256MiB".to_owned()),
+        bytes => Ok(bytes),
+    });
+    section.finish();
+    Some(journal::Config { dir: dir?, max_age: max_age?, max_bytes: max_bytes? })
+}
+
+fn sessions(section: Section<'_>) -> Option<Sessions> {
+    let ticker = section.get("ticker", 2, units::sessions);
+    let trade = section.get("trade", 2, units::sessions);
+    let lifecycle = section.get("lifecycle", 2, units::sessions);
+    let orderbook = section.get("orderbook", 144, units::sessions);
+    let second = Duration::from_secs(1);
+    let reconnect_max = section.get(
+        "reconnect_max",
+        second.saturating_mul(300),
+        units::duration_within(second, second.saturating_mul(3600), "a time from 1s to 1h"),
+    );
+    section.finish();
+    Some(Sessions {
+        ticker: ticker?,
+        trade: trade?,
+        lifecycle: lifecycle?,
+        orderbook: orderbook?,
+        reconnect_max: reconnect_max?,
+    })
+}
+
+fn markets(section: Section<'_>) -> Option<Markets> {
+    let multivariate =
+        section.get("multivariate", Multivariate::Exclude, |text| match text.trim() {
+            "exclude" => Ok(Multivariate::Exclude),
+            "include" => Ok(Multivariate::Include),
+            _ => Err("is not one of exclude, include".to_owned()),
+        });
+    let series = series(&section, "series");
+    let exclude_series = series_not_in(&section, "exclude_series", series.as_deref());
+    section.finish();
+    Some(Markets { multivariate: multivariate?, series: series?, exclude_series: exclude_series? })
+}
+
+fn series(section: &Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    series_not_in(section, key, None)
+}
+
+fn series_not_in(
+    section: &Section<'_>,
+    key: &'static str,
+    others: Option<&[String]>,
+) -> Option<Vec<String>> {
+    let names = section.texts(key)?.into_iter().map(|field| {
+        let name = field.parse(section.context(), units::series)?;
+        if others.is_some_and(|others| others.contains(&name)) {
+            field.problem(section.context(), "is in `series` too");
+            return None;
+        }
+        Some(name)
+    });
+    // Collected twice, so that the first wrong one does not hide the next.
+    names.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// How rows are kept is not this version's to choose: the form is checked, so that a file that is right
+/// stays right, and what has no effect is announced.
+fn storage(section: Section<'_>) {
+    section.get("engine", (), |text| match text.trim() {
+        "auto" | "native" => Ok(()),
+        "timescaledb" => Err("is not available in this version: use auto or native".to_owned()),
+        _ => Err("is not one of auto, native".to_owned()),
+    });
+    if let Some(Some(_)) = section.get("retention", None, units::retention) {
+        let text = "`storage.retention` has no effect: this version keeps every row";
+        section.context().notice(text);
+    }
+    section.finish();
+}

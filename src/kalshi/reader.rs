@@ -1,0 +1,399 @@
+//! The reading side of one connection: every frame to the sink first, then to the subscriptions.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::SplitStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use crate::kalshi::connection::{LINGER, Life};
+use crate::kalshi::lifecycle;
+use crate::kalshi::session::{CloseReason, FrameSink, Notice, Payload, SessionEvent};
+use crate::kalshi::socket::Socket;
+use crate::kalshi::subscribe::{Broken, Heard, Subscriptions};
+use crate::kalshi::wire::Envelope;
+
+/// Frames taken off the socket in a row before timers, commands and wishes get their turn.
+const FRAMES_IN_A_ROW: usize = 64;
+/// How often timeouts are looked at, at most.
+const TICK_MAX: Duration = Duration::from_millis(250);
+/// `Alive` is said at most this often, and only after this long without a frame.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A wait for the sink shorter than this is not worth a correction of the reader's clock.
+const BLOCKED_MIN: Duration = Duration::from_millis(1);
+/// The same kind of trouble is logged at most this often a connection; metrics count all of it.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// The body of our pings.
+const PING: &[u8] = b"kalshi";
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub reason: CloseReason,
+    pub detail: String,
+}
+
+impl End {
+    pub fn stop() -> Self {
+        Self { reason: CloseReason::Stop, detail: "stopped".to_owned() }
+    }
+
+    fn disconnect(detail: impl Into<String>) -> Self {
+        Self { reason: CloseReason::Disconnect, detail: detail.into() }
+    }
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        let reason = match broken {
+            Broken::Unanswered { .. } => CloseReason::Disconnect,
+            Broken::DeadSubscription { .. } => CloseReason::TerminalError,
+        };
+        Self { reason, detail: broken.to_string() }
+    }
+}
+
+/// See the module.
+pub struct Reader<'a, S> {
+    life: &'a mut Life<S>,
+    id: i64,
+    out: mpsc::Sender<Message>,
+    subscriptions: Subscriptions,
+    /// How long the sink kept us from reading. The reader's clock is the real one less this: what
+    /// the peer sent in that time we had no chance to see.
+    blocked: Duration,
+    /// When the sink last kept us for so long that the peer may have given up on us.
+    overloaded_at: Option<Instant>,
+    ping_at: Instant,
+    /// When the oldest ping without a sign of life since was sent.
+    unanswered_since: Option<Instant>,
+    frame_at: Instant,
+    alive_at: Instant,
+    log_at: Instant,
+    /// Whether the counts of markets may have changed since they were published.
+    changed: bool,
+    /// Snapshots asked for on earlier connections.
+    snapshot_requests_before: u64,
+}
+
+impl<'a, S: FrameSink> Reader<'a, S> {
+    pub fn new(life: &'a mut Life<S>, id: i64, out: mpsc::Sender<Message>) -> Self {
+        let now = Instant::now();
+        let subscriptions =
+            Subscriptions::new(life.slot.channel, &life.settings, life.learned, now);
+        let ping_at = now + life.settings.ping_interval;
+        let snapshot_requests_before = life.state.snapshot_requests;
+        Self {
+            life,
+            id,
+            out,
+            subscriptions,
+            blocked: Duration::ZERO,
+            overloaded_at: None,
+            ping_at,
+            unanswered_since: None,
+            frame_at: now,
+            alive_at: now,
+            log_at: now,
+            changed: true,
+            snapshot_requests_before,
+        }
+    }
+
+    /// Reads until the connection ends.
+    pub async fn run(
+        mut self,
+        mut frames: SplitStream<Socket>,
+        mut failure: oneshot::Receiver<String>,
+    ) -> End {
+        let shutdown = self.life.shutdown.clone();
+        let mut stop = std::pin::pin!(shutdown.cancelled());
+        let mut stop_by: Option<Instant> = None;
+        let settings = &self.life.settings;
+        let shortest =
+            settings.ping_interval.min(settings.pong_timeout).min(settings.command_timeout);
+        let period = (shortest / 4).clamp(Duration::from_millis(1), TICK_MAX);
+        let mut tick = tokio::time::interval(period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut wants_open, mut resync_open, mut writable) = (true, true, true);
+        self.subscriptions.want(&self.life.links.wants.borrow_and_update());
+        loop {
+            if stop_by.is_none()
+                && let Err(end) = self.send_commands()
+            {
+                return end;
+            }
+            tokio::select! {
+                message = frames.next() => {
+                    let mut next = Some(message);
+                    let mut taken = 0;
+                    while let Some(message) = next {
+                        if let Err(end) = self.message(message).await {
+                            return if stop_by.is_some() { End::stop() } else { end };
+                        }
+                        taken += 1;
+                        next = if taken < FRAMES_IN_A_ROW { frames.next().now_or_never() } else { None };
+                    }
+                }
+                changed = self.life.links.wants.changed(), if wants_open => {
+                    wants_open = changed.is_ok();
+                    self.subscriptions.want(&self.life.links.wants.borrow_and_update());
+                    self.changed = true;
+                }
+                request = self.life.links.resync.recv(), if resync_open => match request {
+                    Some(request) => self.subscriptions.doubt(&request.ticker),
+                    None => resync_open = false,
+                },
+                error = &mut failure, if writable => {
+                    writable = false;
+                    if let Ok(error) = error {
+                        return self.lost(format!("write: {error}"));
+                    }
+                }
+                () = &mut stop, if stop_by.is_none() => {
+                    stop_by = Some(Instant::now() + LINGER);
+                    // What was sent before the goodbye is still taken. Without room for it the
+                    // writer stands still anyway.
+                    let close = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+                    let _full = self.out.try_send(Message::Close(Some(close)));
+                }
+                _ = tick.tick() => {
+                    if stop_by.is_some_and(|by| by <= Instant::now()) {
+                        return End::stop();
+                    }
+                    if stop_by.is_none()
+                        && let Err(end) = self.tick()
+                    {
+                        return end;
+                    }
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    /// The time as the reader has lived it.
+    fn now(&self) -> Instant {
+        // `blocked` is part of this connection's age, so the result is never before its start.
+        Instant::now() - self.blocked
+    }
+
+    fn send_commands(&mut self) -> Result<(), End> {
+        while let Some(command) = self.subscriptions.next_command(self.now()) {
+            self.changed = true;
+            if self.out.try_send(Message::text(command)).is_err() {
+                return Err(self.lost("commands do not go out".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), End> {
+        let received_at = self.life.now();
+        match message {
+            Some(Ok(Message::Text(text))) => self.frame(received_at, Payload::Text(text)).await,
+            Some(Ok(Message::Binary(bytes))) => self.frame(received_at, Payload::from(bytes)).await,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+                // The socket answers a ping by itself when it is read next, which is at once.
+                self.alive(received_at).await;
+                Ok(())
+            }
+            Some(Ok(Message::Close(frame))) => Err(self.lost(match frame {
+                Some(frame) => format!("closed by the exchange: {} {}", frame.code, frame.reason),
+                None => "closed by the exchange".to_owned(),
+            })),
+            Some(Ok(Message::Frame(_))) => Ok(()),
+            Some(Err(WsError::Capacity(error @ CapacityError::MessageTooLong { .. }))) => {
+                // The writer may be stuck; the connection is dropped either way.
+                let close = CloseFrame { code: CloseCode::Size, reason: Utf8Bytes::default() };
+                let _full = self.out.try_send(Message::Close(Some(close)));
+                Err(End { reason: CloseReason::Overload, detail: error.to_string() })
+            }
+            Some(Err(error)) => Err(self.lost(error.to_string())),
+            None => Err(self.lost("the connection ended".to_owned())),
+        }
+    }
+
+    /// A frame goes to the sink before anything looks into it.
+    async fn frame(
+        &mut self,
+        received_at: crate::model::Micros,
+        payload: Payload,
+    ) -> Result<(), End> {
+        let before = Instant::now();
+        self.life.sink.frame(self.id, received_at, payload.clone()).await;
+        let waited = before.elapsed();
+        if waited >= BLOCKED_MIN {
+            self.blocked += waited;
+            if waited >= self.life.settings.ping_interval {
+                self.overloaded_at = Some(Instant::now());
+            }
+        }
+        self.frame_at = before;
+        self.life.state.frames += 1;
+        let Payload::Text(text) = payload else {
+            self.life.state.unreadable += 1;
+            return Ok(());
+        };
+        let Ok(envelope) = Envelope::parse(&text) else {
+            // The decoder says what is wrong with it. Its number is missing now, so the next frame
+            // of its subscription shows a gap.
+            self.life.state.unreadable += 1;
+            return Ok(());
+        };
+        let now = self.now();
+        let [place, said] = self.subscriptions.frame(&envelope, &text, now)?;
+        if self.life.is_lifecycle()
+            && place != Heard::Duplicate
+            && let Some(notice) = lifecycle::notice(&envelope.kind, &text)
+        {
+            self.life.notify(Notice::Market(notice));
+        }
+        if !matches!(envelope.kind.as_ref(), "orderbook_delta" | "trade" | "ticker") {
+            self.changed = true;
+        }
+        self.heard(place);
+        if let Heard::Removed { sid, tickers } = said {
+            // The reply itself does not name the markets; without this their coverage would go on.
+            let tickers = tickers.iter().map(ToString::to_string).collect();
+            let event = SessionEvent::Removed { sid, tickers };
+            self.life.sink.event(self.id, received_at, event).await;
+        } else {
+            self.heard(said);
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        let channel = self.life.slot.channel;
+        match heard {
+            Heard::Nothing | Heard::Removed { .. } => {}
+            Heard::Duplicate => self.life.state.duplicates += 1,
+            Heard::Subscribed { sid } => {
+                let slot = self.life.slot.name.as_str();
+                tracing::info!(slot, sid, "subscribed to {channel} channel");
+                if self.life.is_lifecycle() && self.life.subscribed_before {
+                    self.life.missed = true;
+                    self.life.notify_missed();
+                }
+                self.life.subscribed_before = true;
+                self.life.learned = self.subscriptions.learned();
+            }
+            Heard::Gap { sid, expected, got } => {
+                self.life.state.gaps += 1;
+                if self.may_log() {
+                    let slot = self.life.slot.name.as_str();
+                    tracing::warn!(slot, sid, expected, got, "frames are missing");
+                }
+                if self.life.is_lifecycle() {
+                    self.life.missed = true;
+                    self.life.notify_missed();
+                }
+            }
+            Heard::Lost { sid, code, message } => {
+                self.life.state.terminal_errors += 1;
+                if self.may_log() {
+                    let slot = self.life.slot.name.as_str();
+                    tracing::warn!(
+                        slot,
+                        sid,
+                        code,
+                        message,
+                        "subscription ended; subscribing anew"
+                    );
+                }
+            }
+            Heard::Failed { code, message } => {
+                let before = self.life.learned;
+                self.life.learned = self.subscriptions.learned();
+                let slot = self.life.slot.name.clone();
+                if let Some(max) = self.life.learned.markets_max
+                    && before.markets_max != Some(max)
+                {
+                    tracing::warn!(slot, max, "learned how many markets a subscription takes");
+                } else if self.may_log() {
+                    tracing::warn!(slot, code, message, "command failed");
+                }
+            }
+        }
+    }
+
+    fn may_log(&mut self) -> bool {
+        let now = Instant::now();
+        let may = now >= self.log_at;
+        if may {
+            self.log_at = now + LOG_INTERVAL;
+        }
+        may
+    }
+
+    /// A sign of life on the level of the connection.
+    async fn alive(&mut self, received_at: crate::model::Micros) {
+        self.unanswered_since = None;
+        let now = Instant::now();
+        if now >= self.frame_at + ALIVE_INTERVAL && now >= self.alive_at + ALIVE_INTERVAL {
+            self.alive_at = now;
+            self.life.sink.event(self.id, received_at, SessionEvent::Alive).await;
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), End> {
+        let now = self.now();
+        let (interval, timeout) =
+            (self.life.settings.ping_interval, self.life.settings.pong_timeout);
+        if let Some(since) = self.unanswered_since
+            && now >= since + timeout
+        {
+            let detail = format!("no answer to a ping within {timeout:?}");
+            return Err(End { reason: CloseReason::Liveness, detail });
+        }
+        if now >= self.ping_at {
+            self.ping_at = now + interval;
+            // Without room the writer stands still, and the ping counts as unanswered.
+            let _full = self.out.try_send(Message::Ping(Bytes::from_static(PING)));
+            self.unanswered_since.get_or_insert(now);
+        }
+        self.life.notify_missed();
+        self.subscriptions.tick(now)?;
+        self.send_commands()
+    }
+
+    fn publish(&mut self) {
+        let state = &mut self.life.state;
+        state.snapshot_requests =
+            self.snapshot_requests_before + self.subscriptions.snapshot_requests();
+        state.markets_max = self.subscriptions.learned().markets_max;
+        if self.changed {
+            self.changed = false;
+            let counts = self.subscriptions.counts();
+            state.markets_wanted = counts.wanted;
+            state.markets_subscribed = counts.subscribed;
+            state.markets_with_book = counts.with_book;
+            state.markets_refused = counts.refused;
+            let all = counts.subscribed + counts.refused == counts.wanted;
+            state.subscribed = all && (counts.wanted == 0 || self.subscriptions.is_subscribed());
+            if self.life.slot.channel != crate::model::Channel::OrderbookDelta {
+                self.life.state.subscribed = self.subscriptions.is_subscribed();
+            }
+        }
+        self.life.publish();
+    }
+
+    /// The end of a connection that we did not want: overload when we had stopped reading.
+    fn lost(&self, detail: String) -> End {
+        let timeout = self.life.settings.pong_timeout;
+        match self.overloaded_at {
+            Some(at) if at.elapsed() < timeout => End {
+                reason: CloseReason::Overload,
+                detail: format!("{detail}, after we could not take frames"),
+            },
+            _ => End::disconnect(detail),
+        }
+    }
+}

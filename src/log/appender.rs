@@ -1,0 +1,231 @@
+//! The appender of one log: takes chunks in order, commits them in batches, and never loses or
+//! doubles one.
+//!
+//! A batch is one transaction: the fence, the head's compare-and-set together with the journal
+//! position, and the rows. When the connection dies the batch is kept, and the head tells on the
+//! next one whether it was committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::chunk::Chunk;
+use super::journal::Position;
+use crate::model::{Log, Micros};
+use crate::ops::backoff::Backoff;
+use crate::pg::writer::Fence;
+use crate::pg::{self, Class, Options, Target};
+
+/// Rows of one transaction. Two seconds of the busiest day's average.
+const BATCH_ROWS_MAX: i64 = 65_536;
+/// Commits of one log are at least this far apart, so that six logs at a low rate do not make
+/// hundreds of commits a second; it bounds what batching adds to the latency.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// A batch that takes longer than this is given up and tried again.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What an appender tells others.
+pub trait Observer: Send + Sync + 'static {
+    /// A batch is durable.
+    fn committed(&self, log: Log, rows: i64, position: Position, oldest: Option<Micros>);
+    /// A batch took this long from BEGIN to the commit's acknowledgement.
+    fn batch_seconds(&self, log: Log, seconds: f64);
+    /// The database does not take batches, or does again.
+    fn available(&self, log: Log, available: bool);
+}
+
+/// What an appender needs to know.
+pub struct Appender {
+    pub log: Log,
+    pub target: Target,
+    pub journal: Uuid,
+    /// The statement that takes a chunk's rows.
+    pub copy: String,
+    /// The right to write; none while it is being taken again.
+    pub fence: watch::Receiver<Option<Fence>>,
+    pub observer: Arc<dyn Observer>,
+    /// The right that the last attempt used.
+    pub used: Option<Fence>,
+    /// Stopping: a batch that fails is left to the journal instead of being tried again.
+    pub stopping: CancellationToken,
+}
+
+impl Appender {
+    /// Appends until the chunks end. Every error that time can heal is retried with the same
+    /// batch; any other ends the process.
+    ///
+    /// # Errors
+    /// When the database refuses a batch for good, or another writer took over.
+    pub async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<()> {
+        let log = self.log;
+        let mut client = None;
+        let mut committed_at = Instant::now();
+        let mut carried = None;
+        loop {
+            let first = match carried.take() {
+                Some(chunk) => chunk,
+                None => match chunks.recv().await {
+                    Some(chunk) => chunk,
+                    None => return Ok(()),
+                },
+            };
+            tokio::time::sleep_until(committed_at + COMMIT_INTERVAL).await;
+            let mut batch = vec![first];
+            let mut rows: i64 = batch.iter().map(|chunk| chunk.rows).sum();
+            while let Ok(chunk) = chunks.try_recv() {
+                if rows + chunk.rows > BATCH_ROWS_MAX {
+                    carried = Some(chunk);
+                    break;
+                }
+                rows += chunk.rows;
+                batch.push(chunk);
+            }
+            if !self.commit_retrying(&mut client, &batch).await? {
+                info!(%log, "database is away: the rest stays in the journal");
+                return Ok(());
+            }
+            committed_at = Instant::now();
+        }
+    }
+
+    /// Commits a batch, however long the database is away. False when stopping cut that short.
+    async fn commit_retrying(
+        &mut self,
+        client: &mut Option<Client>,
+        batch: &[Chunk],
+    ) -> Result<bool> {
+        let log = self.log;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut down_since = None;
+        loop {
+            if self.fence.borrow().is_none() && down_since.is_none() {
+                // The lock's task noticed first that the database is away.
+                down_since = Some(Instant::now());
+                self.observer.available(log, false);
+            }
+            let stopping = self.stopping.clone();
+            let attempt = tokio::select! {
+                // A batch under way may finish while the process stops: the deadline of the whole
+                // process bounds it.
+                biased;
+                result = self.commit_once(client, batch) => result,
+                () = stopping_and_hopeless(&stopping, down_since.is_some()) => return Ok(false),
+            };
+            let Err(error) = attempt else {
+                if let Some(since) = down_since {
+                    let seconds = Instant::now().duration_since(since).as_secs_f64();
+                    info!(%log, seconds, "database takes batches again");
+                    self.observer.available(log, true);
+                }
+                return Ok(true);
+            };
+            *client = None;
+            match pg::error::classify_chain(&error) {
+                Class::Retry | Class::Auth => {}
+                // Our own task took the lock again meanwhile: that is no successor.
+                Class::Held if *self.fence.borrow() != self.used => {}
+                Class::Held => {
+                    let message = format!("{error:#}");
+                    return Err(crate::ops::exit::HeldError(message).into());
+                }
+                Class::Duplicate | Class::Fatal => {
+                    return Err(error).with_context(|| format!("append to {log}"));
+                }
+            }
+            if down_since.is_none() {
+                warn!(%log, error = format!("{error:#}"), "batch waits for the database");
+                down_since = Some(Instant::now());
+                self.observer.available(log, false);
+            }
+            if self.stopping.is_cancelled() {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    async fn commit_once(&mut self, client: &mut Option<Client>, batch: &[Chunk]) -> Result<()> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let fence =
+            *self.fence.wait_for(Option::is_some).await.context("wait for the writer lock")?;
+        let Some(fence) = fence else { bail!("the writer lock's task ended") };
+        self.used = Some(fence);
+        let fresh = client.is_none();
+        let client = match client {
+            Some(client) => client,
+            None => {
+                let options =
+                    Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
+                client.insert(self.target.connect_with(options).await?)
+            }
+        };
+        let (head, last_seq) = (first.first_seq - 1, last.last_seq());
+        if fresh && last_seq > head {
+            // The outcome of the commit before may be unknown: the head tells.
+            // Locked, so that a commit still under way on the old session is waited for.
+            let sql = "SELECT head FROM logs WHERE name = $1 FOR UPDATE";
+            let now: i64 = client.query_one(sql, &[&self.log.name()]).await?.try_get(0)?;
+            if now == last_seq {
+                self.report(batch, last);
+                return Ok(());
+            }
+        }
+        let began = Instant::now();
+        let tx = client.transaction().await.context("begin batch")?;
+        fence.check(&tx).await.context("check fence")?;
+        let moved = tx
+            .execute(
+                "UPDATE logs SET head = $2, journal_id = $3, journal_position = $4 \
+                 WHERE name = $1 AND head = $5",
+                &[&self.log.name(), &last_seq, &self.journal, &last.position.as_i64(), &head],
+            )
+            .await
+            .context("move head")?;
+        if moved != 1 {
+            bail!(
+                "the head of {} is not {head}, where this process left it: the log was changed by \
+                 somebody else or restored; start again to continue from the database",
+                self.log
+            );
+        }
+        for chunk in batch.iter().filter(|chunk| chunk.rows > 0) {
+            let taken = pg::copy::copy_in(&tx, &self.copy, chunk.copy.clone());
+            let taken = taken.await.with_context(|| format!("copy rows of {}", self.log))?;
+            assert!(i64::try_from(taken) == Ok(chunk.rows), "the server took every row");
+        }
+        for effect in batch.iter().flat_map(|chunk| &chunk.effects) {
+            let params: Vec<&(dyn postgres_types::ToSql + Sync)> =
+                effect.params.iter().map(|param| param.as_ref() as _).collect();
+            tx.execute(effect.sql, &params).await.context("keep open stretches")?;
+        }
+        tx.commit().await.context("commit batch")?;
+        self.observer.batch_seconds(self.log, began.elapsed().as_secs_f64());
+        self.report(batch, last);
+        Ok(())
+    }
+
+    fn report(&self, batch: &[Chunk], last: &Chunk) {
+        let rows = batch.iter().map(|chunk| chunk.rows).sum();
+        let oldest = batch.iter().filter_map(|chunk| chunk.oldest).min();
+        self.observer.committed(self.log, rows, last.position, oldest);
+    }
+}
+
+/// Ends when the process stops and the database was away already.
+async fn stopping_and_hopeless(stopping: &CancellationToken, was_away: bool) {
+    if was_away {
+        stopping.cancelled().await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}

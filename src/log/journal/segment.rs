@@ -1,0 +1,154 @@
+//! Segment files: their names, their listing, their sealing, and the cut of a torn tail.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+
+use super::record::{self, Parsed};
+
+/// Level 1 compresses frames about eight times at several hundred MB/s; higher levels cost far
+/// more than they save.
+const ZSTD_LEVEL: i32 = 1;
+const PLAIN: &str = "journal";
+const SEALED: &str = "journal.zst";
+
+/// A file of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Position of its first record.
+    pub base: u64,
+    pub sealed: bool,
+    pub path: PathBuf,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// When it was last written.
+    pub modified: std::time::SystemTime,
+}
+
+/// The path of an open segment.
+pub fn plain_path(dir: &Path, base: u64) -> PathBuf {
+    dir.join(format!("{base:020}.{PLAIN}"))
+}
+
+fn sealed_path(dir: &Path, base: u64) -> PathBuf {
+    dir.join(format!("{base:020}.{SEALED}"))
+}
+
+/// All segments, oldest first. A segment that is there twice (sealed, but the process died before
+/// it removed the plain file) is listed sealed, because the rename happens last.
+pub fn list(dir: &Path) -> Result<Vec<Segment>> {
+    let mut segments: Vec<Segment> = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("list journal {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some((base, suffix)) = name.to_str().and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let (Ok(base), true) = (base.parse(), suffix == PLAIN || suffix == SEALED) else {
+            continue;
+        };
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Sealed or pruned since its name was read: another name may stand for it by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return list(dir),
+            Err(error) => return Err(error).context("look at a journal segment"),
+        };
+        segments.push(Segment {
+            base,
+            sealed: suffix == SEALED,
+            path: entry.path(),
+            disk_bytes: metadata.len(),
+            modified: metadata.modified()?,
+        });
+    }
+    segments.sort_by_key(|segment| (segment.base, !segment.sealed));
+    segments.dedup_by_key(|segment| segment.base);
+    Ok(segments)
+}
+
+/// The records' bytes of a whole segment.
+pub fn read_whole(segment: &Segment) -> io::Result<Vec<u8>> {
+    let mut file = File::open(&segment.path)?;
+    let mut bytes = Vec::new();
+    if segment.sealed {
+        zstd::Decoder::new(file)?.read_to_end(&mut bytes)?;
+    } else {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Compresses a full segment and removes the plain file. Killed at any moment, it leaves either.
+pub fn seal(dir: &Path, base: u64) -> Result<()> {
+    let plain = plain_path(dir, base);
+    let sealed = sealed_path(dir, base);
+    let temporary = sealed.with_extension("zst.tmp");
+    let run = || -> io::Result<()> {
+        let mut source = File::open(&plain)?;
+        let mut encoder = zstd::Encoder::new(File::create(&temporary)?, ZSTD_LEVEL)?;
+        encoder.include_checksum(true)?;
+        io::copy(&mut source, &mut encoder)?;
+        let mut file = encoder.finish()?;
+        file.flush()?;
+        file.sync_all()?;
+        fs::rename(&temporary, &sealed)?;
+        sync_dir(dir)?;
+        fs::remove_file(&plain)
+    };
+    run().with_context(|| format!("seal journal segment {}", plain.display()))
+}
+
+/// Makes renames and new files of a directory durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Removes what a dead process left half done, and cuts the torn tail of the last segment.
+/// Returns the position after the last whole record, none without a segment, and the bytes cut.
+pub fn recover(dir: &Path) -> Result<(Option<u64>, u64)> {
+    for entry in fs::read_dir(dir).with_context(|| format!("list journal {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    let segments = list(dir)?;
+    for segment in segments.iter().filter(|segment| segment.sealed) {
+        let plain = plain_path(dir, segment.base);
+        if plain.exists() {
+            fs::remove_file(&plain).with_context(|| format!("remove {}", plain.display()))?;
+        }
+    }
+    let Some(last) = segments.last() else {
+        return Ok((None, 0));
+    };
+    let bytes = Bytes::from(
+        read_whole(last).with_context(|| format!("read segment {}", last.path.display()))?,
+    );
+    let whole = whole_bytes(&bytes);
+    let cut = u64::try_from(bytes.len() - whole)?;
+    if cut > 0 {
+        if last.sealed {
+            bail!("sealed segment {} is damaged: move it away", last.path.display());
+        }
+        let file = File::options().write(true).open(&last.path)?;
+        file.set_len(u64::try_from(whole)?)?;
+        file.sync_all().with_context(|| format!("cut {}", last.path.display()))?;
+    }
+    // A process that was killed may have left it to the kernel; from now on it is no longer the last.
+    let file = File::open(&last.path)?;
+    file.sync_all().with_context(|| format!("flush {}", last.path.display()))?;
+    Ok((Some(last.base + u64::try_from(whole)?), cut))
+}
+
+/// The length of the whole, undamaged records at the beginning of a segment.
+fn whole_bytes(bytes: &Bytes) -> usize {
+    let mut at = 0;
+    while let Parsed::Whole(_, len) = record::parse(&bytes.slice(at..)) {
+        at += len;
+    }
+    at
+}

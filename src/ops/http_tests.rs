@@ -1,0 +1,200 @@
+//! Tests of the HTTP server over real sockets.
+
+use prometheus_client::metrics::counter::Counter;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+struct Running {
+    health: SocketAddr,
+    metrics: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+async fn start(config: Config, status: Status, limits: Limits) -> Running {
+    let server = Server::bind(&config).await.unwrap();
+    let (health, metrics) = (server.health_addr(), server.metrics_addr());
+    let stop = CancellationToken::new();
+    let source =
+        Source::from_fn(
+            move || async move { Report::new(status, json!({"database": "connected"})) },
+        );
+    let mut registry = metrics::registry();
+    let frames: Counter = Counter::default();
+    registry.register("test_frames", "Frames", frames);
+    let task = tokio::spawn(server.serve_with(source, Arc::new(registry), stop.clone(), limits));
+    Running { health, metrics, stop, task }
+}
+
+async fn start_apart(status: Status, limits: Limits) -> Running {
+    start(Config { health: loopback(0), metrics: loopback(0) }, status, limits).await
+}
+
+/// Sends `text` and reads until the server closes.
+async fn exchange(addr: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn ask(addr: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
+    let answer = exchange(addr, &format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn each_path_on_its_own_listener() {
+    let running = start_apart(Status::Healthy, Limits::default()).await;
+    let (status, head, body) = ask(running.health, "GET", "/health").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(!head.contains("\nserver:"), "{head}");
+    assert_eq!(body, r#"{"status":"healthy","components":{"database":"connected"}}"#);
+
+    let (status, head, body) = ask(running.metrics, "GET", "/metrics?x=1").await;
+    assert_eq!(status, 200);
+    assert!(head.contains(&format!("content-type: {}", metrics::CONTENT_TYPE)), "{head}");
+    assert!(body.contains("test_frames_total 0") && body.ends_with("# EOF\n"), "{body}");
+
+    for (addr, path) in [
+        (running.health, "/metrics"),
+        (running.metrics, "/health"),
+        (running.health, "/"),
+        (running.health, "/health/"),
+        (running.metrics, "/%2e%2e/etc/passwd"),
+    ] {
+        assert_eq!(ask(addr, "GET", path).await.0, 404, "{path}");
+    }
+    running.stop.cancel();
+    running.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_address_serves_both_paths() {
+    let port = TcpListener::bind(loopback(0)).await.unwrap().local_addr().unwrap().port();
+    let both = Config { health: loopback(port), metrics: loopback(port) };
+    let running = start(both, Status::Degraded, Limits::default()).await;
+    assert_eq!(running.health, running.metrics);
+    let (status, _, body) = ask(running.health, "GET", "/health").await;
+    assert_eq!((status, body.contains("degraded")), (200, true));
+    assert_eq!(ask(running.health, "GET", "/metrics").await.0, 200);
+}
+
+#[tokio::test]
+async fn unhealthy_answers_503_and_head_has_no_body() {
+    let running = start_apart(Status::Unhealthy, Limits::default()).await;
+    assert_eq!(ask(running.health, "GET", "/health").await.0, 503);
+    let (status, head, body) = ask(running.health, "HEAD", "/health").await;
+    assert_eq!((status, body.as_str()), (503, ""));
+    assert!(head.contains("content-length: 6"), "{head}");
+}
+
+#[tokio::test]
+async fn other_methods_are_refused() {
+    let running = start_apart(Status::Healthy, Limits::default()).await;
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"] {
+        let (status, head, _) = ask(running.health, method, "/health").await;
+        assert_eq!(status, 405, "{method}");
+        assert!(head.contains("allow: get, head"), "{head}");
+    }
+    let posted = "POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
+    assert!(exchange(running.health, posted).await.starts_with("HTTP/1.1 405 "));
+}
+
+#[tokio::test]
+async fn garbage_and_huge_heads_are_refused() {
+    let running = start_apart(Status::Healthy, Limits::default()).await;
+    assert!(exchange(running.health, "\u{1}\u{2}\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    let huge = format!("GET /health HTTP/1.1\r\nX: {}\r\n", "a".repeat(HEAD_BYTES_MAX));
+    assert!(exchange(running.health, &huge).await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn a_client_that_dawdles_over_its_head_is_closed() {
+    let limits = Limits { header_timeout: Duration::from_millis(100), ..Limits::default() };
+    let running = start_apart(Status::Healthy, limits).await;
+    for begun in ["", "GET /hea", "GET /health HTTP/1.1\r\nHost: x\r\n"] {
+        let began = tokio::time::Instant::now();
+        let closed =
+            tokio::time::timeout(Duration::from_secs(5), exchange(running.health, begun)).await;
+        let answer = closed.expect("the server closes the connection");
+        assert!(!answer.contains("200 OK"), "{answer}");
+        assert!(began.elapsed() >= Duration::from_millis(90), "{begun:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_capped_and_the_next_waits_for_a_place() {
+    let limits =
+        Limits { connections: 2, header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let running = start_apart(Status::Healthy, limits).await;
+    let mut holders = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(running.health).await.unwrap();
+        stream.write_all(b"GET /").await.unwrap();
+        holders.push(stream);
+    }
+    // Long enough for both to be accepted, well before they are timed out.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let third = ask(running.health, "GET", "/health");
+    tokio::pin!(third);
+    let early = tokio::time::timeout(Duration::from_millis(100), third.as_mut()).await;
+    assert!(early.is_err(), "answered beyond the cap");
+    assert_eq!(third.await.0, 200);
+}
+
+#[tokio::test]
+async fn a_connection_has_a_longest_life() {
+    let limits = Limits {
+        connection_timeout: Duration::from_millis(100),
+        header_timeout: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let running = start_apart(Status::Healthy, limits).await;
+    let closed =
+        tokio::time::timeout(Duration::from_secs(5), exchange(running.health, "GET")).await;
+    assert_eq!(closed.unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_stuck_role_is_unhealthy() {
+    let pages = Pages {
+        health: Some(Source::from_fn(std::future::pending)),
+        registry: None,
+        health_timeout: Duration::from_millis(20),
+    };
+    assert_eq!(pages.answer(&Method::GET, "/health").await.status(), 503);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = TcpListener::bind(loopback(0)).await.unwrap();
+    let addr = taken.local_addr().unwrap();
+    let error = Server::bind(&Config { health: loopback(0), metrics: addr }).await.unwrap_err();
+    let text = super::super::exit::chain(&error);
+    assert!(
+        text.starts_with(&format!("listen on {addr} for /metrics: Address already in use")),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn stop_ends_it_though_a_client_hangs_on() {
+    let running = start_apart(Status::Healthy, Limits::default()).await;
+    let mut stream = TcpStream::connect(running.health).await.unwrap();
+    stream.write_all(b"GET /").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    running.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(4), running.task).await.unwrap().unwrap();
+}

@@ -1,0 +1,79 @@
+//! The registry of metrics, its text form, and the buckets that all histograms share.
+//!
+//! Families are registered where they are used, into the registry that the role owns. Names follow
+//! Prometheus: base units, the encoder puts `_total` behind every counter.
+
+use std::fmt;
+
+use prometheus_client::metrics::info::Info;
+pub use prometheus_client::registry::Registry;
+
+use super::{COMMIT, VERSION, process};
+
+/// What `encode` writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A registry that already carries `kalshi_build_info` and the process metrics.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    registry.register(
+        "kalshi_build",
+        "Version and commit that this process was built from",
+        Info::new([("version", VERSION), ("commit", COMMIT)]),
+    );
+    registry.register_collector(Box::new(process::Collector::new()));
+    registry
+}
+
+/// The registry as OpenMetrics text.
+pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
+    Ok(text)
+}
+
+/// Seconds, 0.5 ms to 10 min: for latencies of frames, commits and requests. Every alert's threshold
+/// on a latency or a lag lies inside.
+pub fn latency_seconds() -> impl Iterator<Item = f64> {
+    [
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+        60.0, 300.0, 600.0,
+    ]
+    .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn the_text_is_open_metrics() {
+        let mut registry = registry();
+        let frames: Counter = Counter::default();
+        registry.register("gatherer_frames", "Frames received", frames.clone());
+        frames.inc_by(3);
+        let text = encode(&registry).unwrap();
+        assert!(text.contains("gatherer_frames_total 3\n"), "{text}");
+        assert!(
+            text.contains(&format!("kalshi_build_info{{version=\"{VERSION}\",commit=")),
+            "{text}"
+        );
+        for name in [
+            "process_resident_memory_bytes ",
+            "process_cpu_seconds_total ",
+            "process_open_fds ",
+            "process_max_fds ",
+            "process_start_time_seconds ",
+        ] {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn buckets_rise() {
+        assert!(latency_seconds().is_sorted_by(|a, b| a < b));
+    }
+}

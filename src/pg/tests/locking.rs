@@ -1,0 +1,184 @@
+//! One writer, and the fence that keeps its predecessors out.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::super::Target;
+use super::super::error::{Class, classify_chain};
+use super::super::migrate::{self, Schema};
+use super::super::testing::Cluster;
+use super::super::writer::{AcquireError, FENCE_KEY, Fence, FenceError, WRITER_KEY, WriterLock};
+
+async fn migrated(cluster: &Cluster, schema: Schema) -> Target {
+    let target = cluster.create("logs").await;
+    migrate::run(&target, schema).await.unwrap();
+    target
+}
+
+/// Ends the session that holds the writer's lock, as a failing network or server would.
+async fn cut_lock_session(admin: &Client, lock: &WriterLock) {
+    let sql = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+         WHERE locktype = 'advisory' AND granted
+           AND (classid::bigint << 32) | objid::bigint = {WRITER_KEY}"
+    );
+    let cut: i64 = admin.query_one(&sql, &[]).await.unwrap().get(0);
+    assert_eq!(cut, 1);
+    // The driver's task learns it from the socket.
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while lock.is_held() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the lock's session is known to be gone");
+}
+
+/// A whole batch: fence, an effect, commit.
+async fn batch(client: &mut Client, fence: Fence) -> Result<(), FenceError> {
+    let tx = client.transaction().await.map_err(FenceError::Pg)?;
+    fence.check(&tx).await?;
+    tx.execute("UPDATE logs SET head = head + 1 WHERE name = 'trades'", &[])
+        .await
+        .map_err(FenceError::Pg)?;
+    tx.commit().await.map_err(FenceError::Pg)
+}
+
+async fn head(client: &Client) -> i64 {
+    client.query_one("SELECT head FROM logs WHERE name = 'trades'", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_writer_is_told_who_holds_the_lock() {
+    let cluster = Cluster::start();
+    for (name, schema) in [("g", Schema::Gatherer), ("p", Schema::Production)] {
+        let target = cluster.create(name).await;
+        migrate::run(&target, schema).await.unwrap();
+        let first = WriterLock::acquire(&target, "gatherer-1 on box-a, process 17").await.unwrap();
+        first.check().await.unwrap();
+        let error =
+            WriterLock::acquire(&target, "gatherer-1 on box-b, process 18").await.unwrap_err();
+        let AcquireError::Held(holder) = &error else { panic!("{error}") };
+        assert_eq!(holder.name, "gatherer-1 on box-a, process 17");
+        assert_eq!(holder.epoch, first.fence().epoch());
+        assert!(holder.pid.is_some() && holder.since.is_some(), "{holder:?}");
+        assert_eq!(error.class(), Class::Held);
+        assert!(error.to_string().contains("box-a, process 17"), "{error}");
+        assert_eq!(classify_chain(&anyhow::Error::new(error).context("start")), Class::Held);
+
+        // The lock ends with its holder, and the next one gets the next epoch.
+        let epoch = first.fence().epoch();
+        drop(first);
+        let next = loop {
+            match WriterLock::acquire(&target, "next").await {
+                Ok(lock) => break lock,
+                Err(AcquireError::Held(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(next.fence().epoch(), epoch + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_lost_its_lock_and_was_replaced_cannot_commit() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    let admin = target.connect().await.unwrap();
+    let old = WriterLock::acquire(&target, "old").await.unwrap();
+    let mut session = target.connect().await.unwrap();
+    batch(&mut session, old.fence()).await.unwrap();
+
+    cut_lock_session(&admin, &old).await;
+    assert!(matches!(old.check().await, Err(FenceError::Pg(_))));
+    // Nobody took over yet: what it commits is still in order.
+    batch(&mut session, old.fence()).await.unwrap();
+
+    let new = WriterLock::acquire(&target, "new").await.unwrap();
+    let error = batch(&mut session, old.fence()).await.unwrap_err();
+    let FenceError::Lost { epoch, now, holder } = &error else { panic!("{error}") };
+    assert_eq!((*epoch, *now), (old.fence().epoch(), Some(new.fence().epoch())));
+    assert_eq!(holder, "new");
+    assert_eq!(error.class(), Class::Held);
+    assert_eq!(head(&admin).await, 2);
+    batch(&mut session, new.fence()).await.unwrap();
+    assert_eq!(head(&admin).await, 3);
+    new.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_waits_for_the_running_batch() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Production).await;
+    let admin = target.connect().await.unwrap();
+    let old = WriterLock::acquire(&target, "old").await.unwrap();
+    let mut session = target.connect().await.unwrap();
+    let tx = session.transaction().await.unwrap();
+    old.fence().check(&tx).await.unwrap();
+    cut_lock_session(&admin, &old).await;
+
+    let successor = tokio::spawn({
+        let target = target.clone();
+        async move { WriterLock::acquire(&target, "new").await }
+    });
+    wait_for_fence_waiter(&admin).await;
+    assert!(!successor.is_finished());
+    // A batch that starts now queues behind the takeover and then sees that it is fenced, even
+    // though its transaction began before the epoch was raised.
+    let mut late_session = target.connect().await.unwrap();
+    let late_tx = late_session.transaction().await.unwrap();
+    let late = old.fence();
+    let late_check = late.check(&late_tx);
+    tx.execute("UPDATE logs SET head = head + 1 WHERE name = 'trades'", &[]).await.unwrap();
+    let (late_result, committed) = tokio::join!(late_check, tx.commit());
+    committed.unwrap();
+    assert!(matches!(late_result, Err(FenceError::Lost { .. })), "{late_result:?}");
+    drop(late_tx);
+    let new = successor.await.unwrap().unwrap();
+    assert_eq!(head(&admin).await, 1);
+    assert_eq!(new.fence().epoch(), old.fence().epoch() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_ends_the_stuck_batch_of_a_suspended_writer() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    let admin = target.connect().await.unwrap();
+    let old = WriterLock::acquire(&target, "old").await.unwrap();
+    let mut session = target.connect().await.unwrap();
+    let tx = session.transaction().await.unwrap();
+    old.fence().check(&tx).await.unwrap();
+    tx.execute("UPDATE logs SET head = head + 1 WHERE name = 'trades'", &[]).await.unwrap();
+    cut_lock_session(&admin, &old).await;
+
+    let patience = Duration::from_secs(2);
+    let new = WriterLock::acquire_within(&target, "new", patience).await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert_eq!(super::super::error::classify(&error), Class::Retry, "{error:?}");
+    assert_eq!(head(&admin).await, 0);
+    new.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_made_anew_fences_off_its_writer() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    let lock = WriterLock::acquire(&target, "one").await.unwrap();
+    let admin = target.connect().await.unwrap();
+    admin.batch_execute("DELETE FROM writer").await.unwrap();
+    let error = lock.check().await.unwrap_err();
+    assert!(matches!(error, FenceError::Lost { now: None, .. }), "{error}");
+}
+
+async fn wait_for_fence_waiter(admin: &Client) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+         AND (classid::bigint << 32) | objid::bigint = {FENCE_KEY}"
+    );
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while admin.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+    })
+    .await
+    .expect("the takeover waits for the fence");
+}

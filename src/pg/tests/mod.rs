@@ -1,0 +1,8 @@
+//! Tests of this module against a real server, one server a test.
+
+mod copying;
+mod locking;
+mod migrating;
+mod securing;
+mod sessions;
+mod targets;

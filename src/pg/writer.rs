@@ -1,0 +1,323 @@
+//! One writer a database: a session advisory lock says who it is, and an epoch in table `writer`
+//! fences off whoever it was before.
+//!
+//! The lock alone is not enough: a process can be suspended, lose its lock session, be replaced, and
+//! wake up in the middle of a batch on another session. So every batch takes the fence shared and
+//! compares the epoch, and whoever takes the lock raises the epoch while holding the fence alone.
+//! A batch is therefore either committed before the takeover, or sees the new epoch.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::{Client, Error, SimpleQueryMessage, Transaction};
+use tracing::{debug, warn};
+
+use super::error::{Class, ConnectError, classify, describe};
+use super::{Options, Target};
+
+/// Session lock of the one writer, in each database on its own. The keys spell "kalshi" and number
+/// the locks, so that they are recognised in `pg_locks`.
+pub const WRITER_KEY: i64 = 0x6b61_6c73_6869_0001;
+/// Transaction lock between batches (shared) and a takeover (exclusive).
+pub const FENCE_KEY: i64 = 0x6b61_6c73_6869_0002;
+
+/// How long a takeover waits for the batches of the writer before, and then once more after their
+/// sessions were ended. A healthy batch takes well under a second.
+const FENCE_PATIENCE: Duration = Duration::from_secs(10);
+/// Bound on the questions asked over the lock's session.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The right to append to one database, held for as long as this lives and its session does.
+pub struct WriterLock {
+    client: Client,
+    fence: Fence,
+    target: String,
+}
+
+impl WriterLock {
+    /// Takes the lock or says who holds it. `holder` names this process for people: role, id, host,
+    /// process id. The schema must be in place.
+    ///
+    /// Sessions of a writer that lost its lock and is stuck in a batch are ended after
+    /// [`FENCE_PATIENCE`]; their transactions roll back.
+    pub async fn acquire(target: &Target, holder: &str) -> Result<Self, AcquireError> {
+        Self::acquire_within(target, holder, FENCE_PATIENCE).await
+    }
+
+    pub(super) async fn acquire_within(
+        target: &Target,
+        holder: &str,
+        patience: Duration,
+    ) -> Result<Self, AcquireError> {
+        let options = Options { lock_timeout: Some(patience), ..Options::default() };
+        let mut client = target.connect_with(options).await.map_err(AcquireError::Connect)?;
+        // The lock must not fall to a server that ends idle sessions.
+        client.batch_execute("SET idle_session_timeout = 0").await?;
+        let taken: bool = client
+            .query_one("SELECT pg_try_advisory_lock($1)", &[&WRITER_KEY])
+            .await?
+            .try_get(0)?;
+        if !taken {
+            return Err(AcquireError::Held(Box::new(find_holder(&client, target).await?)));
+        }
+        let epoch = match raise_epoch(&mut client, holder).await {
+            Err(error) if is_lock_timeout(&error) => {
+                end_stuck_batches(&client, target).await?;
+                raise_epoch(&mut client, holder).await?
+            }
+            other => other?,
+        };
+        debug!(%target, epoch, "writer lock taken");
+        Ok(Self { client, fence: Fence { epoch }, target: target.to_string() })
+    }
+
+    /// What every batch of this writer checks.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// False once the session that holds the lock is known to be gone; then another writer may have
+    /// taken over and this one has to stop.
+    pub fn is_held(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    /// Asks over the lock's own session whether this writer is still the one. An idle session whose
+    /// server vanished is noticed here, within 5 s.
+    pub async fn check(&self) -> Result<(), FenceError> {
+        let question = self.client.simple_query(EPOCH_QUERY);
+        match tokio::time::timeout(ANSWER_TIMEOUT, question).await {
+            Ok(answer) => self.fence.compare(&answer.map_err(FenceError::Pg)?),
+            Err(_) => Err(FenceError::Silent { target: self.target.clone() }),
+        }
+    }
+}
+
+impl fmt::Debug for WriterLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriterLock")
+            .field("target", &self.target)
+            .field("epoch", &self.fence.epoch)
+            .field("is_held", &self.is_held())
+            .finish()
+    }
+}
+
+/// Raises the epoch once no batch is running, and says who did.
+async fn raise_epoch(client: &mut Client, holder: &str) -> Result<i64, Error> {
+    let tx = client.transaction().await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&FENCE_KEY]).await?;
+    let row = tx
+        .query_one(
+            "UPDATE writer SET epoch = epoch + 1, holder = $1, acquired_at = now() RETURNING epoch",
+            &[&holder],
+        )
+        .await?;
+    tx.commit().await?;
+    row.try_get(0)
+}
+
+fn is_lock_timeout(error: &Error) -> bool {
+    error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// A 64-bit advisory key stands in `pg_locks` as two halves, with `objsubid` 1.
+const LOCK_SESSIONS: &str = "
+    FROM pg_locks l
+    LEFT JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.classid::bigint << 32) | l.objid::bigint = $1
+      AND l.pid <> pg_backend_pid()";
+
+/// Ends the sessions that hold the fence. They belong to a writer whose lock this session now has.
+async fn end_stuck_batches(client: &Client, target: &Target) -> Result<(), Error> {
+    let sql = format!("SELECT l.pid, pg_terminate_backend(l.pid) {LOCK_SESSIONS}");
+    for row in client.query(&sql, &[&FENCE_KEY]).await? {
+        let (pid, ended): (i32, bool) = (row.try_get(0)?, row.try_get(1)?);
+        warn!(%target, pid, ended, "ended the stuck batch of a writer that lost its lock");
+    }
+    Ok(())
+}
+
+async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Error> {
+    let sql = format!(
+        "SELECT w.holder, w.epoch, to_char(w.acquired_at AT TIME ZONE 'UTC', $2), s.pid,
+                s.application_name, s.address
+         FROM writer w LEFT JOIN
+             (SELECT l.pid, a.application_name, host(a.client_addr) AS address {LOCK_SESSIONS} LIMIT 1) s
+             ON true"
+    );
+    let row = client.query_one(&sql, &[&WRITER_KEY, &"YYYY-MM-DD\"T\"HH24:MI:SS\"Z\""]).await?;
+    Ok(Holder {
+        target: target.to_string(),
+        name: row.try_get(0)?,
+        epoch: row.try_get(1)?,
+        since: row.try_get(2)?,
+        pid: row.try_get(3)?,
+        application_name: row.try_get(4)?,
+        address: row.try_get(5)?,
+    })
+}
+
+/// Who holds the lock, as far as the database knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The database, as `user@host:port/database`.
+    pub target: String,
+    /// What the holder called itself.
+    pub name: String,
+    pub epoch: i64,
+    /// RFC 3339, UTC.
+    pub since: Option<String>,
+    /// The server's process that serves the lock's session; none when it just ended.
+    pub pid: Option<i32>,
+    pub application_name: Option<String>,
+    /// None over a unix socket.
+    pub address: Option<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is being written by {}", self.target, self.name)?;
+        if let Some(since) = &self.since {
+            write!(f, " since {since}")?;
+        }
+        if let Some(address) = &self.address {
+            write!(f, ", connected from {address}")?;
+        }
+        if let Some(pid) = self.pid {
+            write!(f, ", server process {pid}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why the lock was not taken. `Display` is the whole reason.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// Another process has it.
+    Held(Box<Holder>),
+    Connect(ConnectError),
+    Pg(Error),
+}
+
+impl AcquireError {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Held(_) => Class::Held,
+            Self::Connect(error) => error.class(),
+            Self::Pg(error) => classify(error),
+        }
+    }
+}
+
+impl From<Error> for AcquireError {
+    fn from(error: Error) -> Self {
+        Self::Pg(error)
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(holder) => holder.fmt(f),
+            Self::Connect(error) => error.fmt(f),
+            Self::Pg(error) => write!(f, "take writer lock: {}", describe(error)),
+        }
+    }
+}
+
+impl std::error::Error for AcquireError {}
+
+/// The epoch a writer got with its lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    epoch: i64,
+}
+
+const EPOCH_QUERY: &str = "SELECT epoch, holder FROM writer";
+
+impl Fence {
+    #[cfg(test)]
+    pub fn epoch(self) -> i64 {
+        self.epoch
+    }
+
+    /// To be called first in each transaction that writes, at isolation READ COMMITTED: from here to
+    /// the end of the transaction nobody can take over, and if somebody did before, this says so.
+    ///
+    /// One round trip, two statements: the second gets a snapshot of its own, taken after the first
+    /// one's wait was over.
+    pub async fn check(&self, tx: &Transaction<'_>) -> Result<(), FenceError> {
+        let sql = format!("SELECT pg_advisory_xact_lock_shared({FENCE_KEY}); {EPOCH_QUERY}");
+        self.compare(&tx.simple_query(&sql).await.map_err(FenceError::Pg)?)
+    }
+
+    fn compare(&self, answer: &[SimpleQueryMessage]) -> Result<(), FenceError> {
+        let row = answer
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .next_back();
+        let now = row
+            .and_then(|row| row.try_get("epoch").ok().flatten())
+            .and_then(|epoch| epoch.parse().ok());
+        if now == Some(self.epoch) {
+            return Ok(());
+        }
+        let holder = row.and_then(|row| row.try_get("holder").ok().flatten()).unwrap_or_default();
+        Err(FenceError::Lost { epoch: self.epoch, now, holder: holder.to_owned() })
+    }
+}
+
+/// Why a writer may not go on. `Display` is the whole reason.
+#[derive(Debug)]
+pub enum FenceError {
+    /// Somebody took over: this process must not write any more. `now` is none when the table says
+    /// nothing, for instance because the database was made anew.
+    Lost {
+        epoch: i64,
+        now: Option<i64>,
+        holder: String,
+    },
+    /// The server did not answer within 5 s.
+    Silent {
+        target: String,
+    },
+    Pg(Error),
+}
+
+impl FenceError {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Lost { .. } => Class::Held,
+            Self::Silent { .. } => Class::Retry,
+            Self::Pg(error) => classify(error),
+        }
+    }
+}
+
+impl fmt::Display for FenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost { epoch, now: Some(now), holder } => write!(
+                f,
+                "the writer lock was taken over by {holder}: this process has epoch {epoch}, the database {now}"
+            ),
+            Self::Lost { epoch, now: None, .. } => {
+                write!(f, "the database knows no writer any more; this process has epoch {epoch}")
+            }
+            Self::Silent { target } => write!(
+                f,
+                "{target} did not answer over the writer lock's session within {} s",
+                ANSWER_TIMEOUT.as_secs()
+            ),
+            Self::Pg(error) => write!(f, "check writer lock: {}", describe(error)),
+        }
+    }
+}
+
+impl std::error::Error for FenceError {}

@@ -1,0 +1,58 @@
+//! `--check`: whether every database answers and has the right schema. Changes nothing.
+
+use anyhow::bail;
+
+use super::{Config, GathererTarget};
+use crate::ops::exit::UsageError;
+use crate::pg::migrate::{self, Schema, VersionError};
+use crate::pg::{Options, Target};
+
+/// Connects to production and each gatherer read-only and prints a line for each.
+///
+/// # Errors
+/// `UsageError` when a schema is another than this program's, else an error that counts what does not
+/// answer.
+pub async fn check(config: Config) -> anyhow::Result<()> {
+    let mut failed = 0_u32;
+    let mut wrong_schema = None;
+    let production = ("production", &config.production, Schema::Production);
+    let gatherers = config
+        .gatherers
+        .iter()
+        .map(|GathererTarget { id, database }| (id.as_str(), database, Schema::Gatherer));
+    for (name, target, schema) in std::iter::once(production).chain(gatherers) {
+        match look(target, schema).await {
+            Ok(()) => println!("{name}: {target}: ok"),
+            Err(error) => {
+                failed += 1;
+                println!("{name}: {target}: {error:#}");
+                if let Some(version) = error.downcast_ref::<VersionError>()
+                    && !matches!(version, VersionError::Pg(_))
+                {
+                    wrong_schema.get_or_insert(UsageError(format!("{name}: {version}")));
+                }
+            }
+        }
+    }
+    if let Some(error) = wrong_schema {
+        return Err(error.into());
+    }
+    if failed > 0 {
+        bail!("{failed} of {} databases cannot be used", config.gatherers.len() + 1);
+    }
+    Ok(())
+}
+
+async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
+    let options = Options { read_only: true, ..Options::default() };
+    let client = target.connect_with(options).await?;
+    migrate::check(&client, schema).await?;
+    // A missing right shows here instead of in the middle of the night.
+    for table in super::table::ALL {
+        let sql = format!("SELECT log_seq FROM {} ORDER BY log_seq DESC LIMIT 1", table.name());
+        client.query_opt(sql.as_str(), &[]).await.map_err(|error| {
+            anyhow::anyhow!("read {}: {}", table.name(), crate::pg::describe(&error))
+        })?;
+    }
+    Ok(())
+}

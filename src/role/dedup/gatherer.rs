@@ -1,0 +1,164 @@
+//! One gatherer as the deduplicator sees it: whether it answers, and the heads of its logs.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::metrics::{Metrics, OfGatherer};
+use super::table;
+use crate::model::Log;
+use crate::ops::backoff::Backoff;
+use crate::ops::exit::chain;
+use crate::pg::migrate::{self, Schema, VersionError};
+use crate::pg::{Class, Options, Target, error};
+
+/// How often heads are asked for while they move. A poll is one small query.
+const POLL_BUSY: Duration = Duration::from_millis(20);
+/// The longest pause between polls of a gatherer whose logs stand still.
+const POLL_IDLE_MAX: Duration = Duration::from_millis(100);
+/// A gatherer that answers no poll in this time is skipped until it does.
+const POLL_TIMEOUT: Duration = Duration::from_secs(3);
+const BACKOFF_BASE: Duration = Duration::from_millis(250);
+const BACKOFF_CAP: Duration = Duration::from_secs(5);
+/// Pause after a refusal that only a person can cure: a wrong password, another schema.
+const BACKOFF_PERSON: Duration = Duration::from_secs(15);
+
+/// A log as its gatherer shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogHead {
+    pub log_id: Uuid,
+    pub head: i64,
+}
+
+/// What is known of a gatherer now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub connected: bool,
+    /// In the order of [`table::ALL`]; of the last answer while it is not connected.
+    logs: [Option<LogHead>; table::ALL.len()],
+}
+
+impl Heads {
+    /// The log to read, while the gatherer is connected.
+    pub fn readable(&self, table: usize) -> Option<LogHead> {
+        if self.connected { self.logs.get(table).copied().flatten() } else { None }
+    }
+}
+
+/// The task that watches one gatherer.
+#[derive(Debug)]
+pub struct Watcher {
+    pub name: String,
+    pub target: Target,
+    pub heads: watch::Sender<Heads>,
+    pub metrics: Metrics,
+}
+
+impl Watcher {
+    /// Ends when asked to stop; a gatherer that is away is waited for.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let gauge = self
+            .metrics
+            .gatherer_connected
+            .get_or_create_owned(&OfGatherer { gatherer: self.name.clone() });
+        gauge.set(0);
+        let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
+        let mut said = None;
+        loop {
+            let mut connected = false;
+            let ended = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.follow(|| {
+                    tracing::info!(gatherer = %self.name, "connected to {}", self.name);
+                    connected = true;
+                    gauge.set(1);
+                }) => ended,
+            };
+            let Err(error) = ended else { return Ok(()) };
+            gauge.set(0);
+            self.heads.send_modify(|heads| heads.connected = false);
+            if connected {
+                backoff.reset();
+                said = None;
+            }
+            let text = chain(&error);
+            if said.as_ref() != Some(&text) {
+                let gatherer = &self.name;
+                if connected {
+                    tracing::warn!(%gatherer, error = text, "lost {gatherer}, going on without it");
+                } else {
+                    tracing::warn!(%gatherer, error = text, "cannot reach {gatherer}, retrying");
+                }
+                said = Some(text);
+            }
+            let needs_person = match error.downcast_ref::<VersionError>() {
+                Some(error) => error.class() == Class::Fatal,
+                None => error::classify_chain(&error) == Class::Auth,
+            };
+            let pause = if needs_person { BACKOFF_PERSON } else { backoff.next_delay() };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Polls until something fails, or nobody listens any more.
+    async fn follow(&self, mut on_connected: impl FnMut()) -> anyhow::Result<()> {
+        let options = Options {
+            statement_timeout: Some(POLL_TIMEOUT),
+            read_only: true,
+            ..Options::default()
+        };
+        let client = self.target.connect_with(options).await?;
+        migrate::check(&client, Schema::Gatherer).await?;
+        let query = client
+            .prepare("SELECT name, log_id, head FROM logs")
+            .await
+            .context("prepare poll of heads")?;
+        let mut pause = POLL_BUSY;
+        let mut first = true;
+        loop {
+            let logs = timeout(POLL_TIMEOUT, read_heads(&client, &query))
+                .await
+                .context("poll heads: no answer")??;
+            if first {
+                on_connected();
+                first = false;
+            }
+            let news = self.heads.send_if_modified(|heads| {
+                let now = Heads { connected: true, logs };
+                let news = *heads != now;
+                *heads = now;
+                news
+            });
+            pause = if news { POLL_BUSY } else { (pause * 2).min(POLL_IDLE_MAX) };
+            if self.heads.is_closed() {
+                return Ok(());
+            }
+            sleep(pause).await;
+        }
+    }
+}
+
+async fn read_heads(
+    client: &Client,
+    query: &tokio_postgres::Statement,
+) -> anyhow::Result<[Option<LogHead>; table::ALL.len()]> {
+    let mut logs = [None; table::ALL.len()];
+    for row in client.query(query, &[]).await.context("poll heads")? {
+        let name: &str = row.try_get(0)?;
+        let place = Log::from_name(name)
+            .and_then(|log| table::ALL.iter().position(|table| table.log == log))
+            .and_then(|index| logs.get_mut(index));
+        if let Some(place) = place {
+            *place = Some(LogHead { log_id: row.try_get(1)?, head: row.try_get(2)? });
+        }
+    }
+    Ok(logs)
+}

@@ -1,0 +1,264 @@
+//! What a gatherer counts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::interpret::Counts;
+use crate::log::appender::Observer;
+use crate::log::journal::{Journal, Position};
+use crate::model::{Log, Micros};
+use crate::ops::metrics::latency_seconds;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LogLabel {
+    log: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// Counters that only the decoder's thread moves, taken over from its running totals.
+#[derive(Debug, Default)]
+struct Interpreted {
+    gaps: Counter,
+    resets: Counter,
+    duplicates: Counter,
+    copies: Counter,
+    audits: Counter,
+    integrity_failures: Counter,
+    decode_errors: Family<KindLabel, Counter>,
+    unknown_frames: Counter,
+    unknown_fields: Counter,
+    exchange_errors: Counter,
+    crossed_books: Counter,
+}
+
+/// The gatherer's metrics, and what its appenders report.
+pub struct Metrics {
+    journal: Journal,
+    frames: Counter,
+    frame_bytes: Counter,
+    interpreted: Interpreted,
+    rows: Family<LogLabel, Counter>,
+    batch_seconds: Family<LogLabel, Histogram>,
+    commit_seconds: Family<LogLabel, Histogram>,
+    exchange_seconds: Histogram,
+    journal_bytes: Gauge,
+    journal_written: Gauge<u64, AtomicU64>,
+    journal_committed: Gauge<u64, AtomicU64>,
+    journal_full: Gauge,
+    database_up: Gauge,
+    pub markets: Gauge,
+    pub connections: Gauge,
+    pub connections_planned: Gauge,
+    pub reconnects: Gauge<u64, AtomicU64>,
+    pub books: Gauge,
+    pub books_wanted: Gauge,
+    /// The journal position of each log's last commit.
+    committed: Mutex<[Option<Position>; Log::ALL.len()]>,
+    away: [AtomicBool; Log::ALL.len()],
+}
+
+fn index(log: Log) -> usize {
+    Log::ALL.iter().position(|other| *other == log).unwrap_or_default()
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    pub fn new(registry: &mut Registry, journal: Journal) -> Arc<Self> {
+        let histogram: fn() -> Histogram = || Histogram::new(latency_seconds());
+        let metrics = Self {
+            journal,
+            frames: Counter::default(),
+            frame_bytes: Counter::default(),
+            interpreted: Interpreted::default(),
+            rows: Family::default(),
+            batch_seconds: Family::new_with_constructor(histogram),
+            commit_seconds: Family::new_with_constructor(histogram),
+            exchange_seconds: histogram(),
+            journal_bytes: Gauge::default(),
+            journal_written: Gauge::default(),
+            journal_committed: Gauge::default(),
+            journal_full: Gauge::default(),
+            database_up: Gauge::default(),
+            markets: Gauge::default(),
+            connections: Gauge::default(),
+            connections_planned: Gauge::default(),
+            reconnects: Gauge::default(),
+            books: Gauge::default(),
+            books_wanted: Gauge::default(),
+            committed: Mutex::default(),
+            away: Default::default(),
+        };
+        metrics.register(registry);
+        // Logs without rows yet are there from the start: an absent series looks like a dead process.
+        for log in Log::ALL {
+            drop(metrics.rows.get_or_create(&LogLabel { log: log.name() }));
+        }
+        Arc::new(metrics)
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("gatherer");
+        let i = &self.interpreted;
+        let counters = [
+            ("frames", "Frames read from the journal", &self.frames),
+            ("frame_bytes", "Bytes of those frames", &self.frame_bytes),
+            ("sequence_gaps", "Numbers of a subscription that were missing", &i.gaps),
+            ("sequence_resets", "Subscriptions whose numbers went back", &i.resets),
+            ("sequence_duplicates", "Frames that came twice with one number", &i.duplicates),
+            ("copies_skipped", "Second copies from doubled channels", &i.copies),
+            ("audits", "Replayed books compared with a snapshot in its place", &i.audits),
+            ("integrity_failures", "Books that contradicted the exchange", &i.integrity_failures),
+            ("unknown_frames", "Frames of an unknown type", &i.unknown_frames),
+            ("unknown_fields", "Frames with an unknown field", &i.unknown_fields),
+            ("exchange_errors", "Error frames", &i.exchange_errors),
+            ("crossed_books", "Snapshots whose best bid reaches the best ask", &i.crossed_books),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "decode_errors",
+            "Frames that could not be decoded; they stay in the journal",
+            i.decode_errors.clone(),
+        );
+        registry.register("rows_written", "Rows committed to a log", self.rows.clone());
+        registry.register(
+            "batch_seconds",
+            "From BEGIN to the commit's acknowledgement",
+            self.batch_seconds.clone(),
+        );
+        registry.register(
+            "socket_to_commit_seconds",
+            "Age of a batch's oldest row at its commit",
+            self.commit_seconds.clone(),
+        );
+        registry.register(
+            "exchange_to_socket_seconds",
+            "From the exchange's time of a change to its receipt, 0 when our clock is behind",
+            self.exchange_seconds.clone(),
+        );
+        let gauges = [
+            ("journal_bytes", "Bytes of the journal on disk", &self.journal_bytes),
+            ("journal_full", "Recording pauses because the cap is reached", &self.journal_full),
+            ("database_up", "The database takes batches", &self.database_up),
+            ("markets_active", "Markets in the registry", &self.markets),
+            ("websocket_connections", "Sessions connected and subscribed", &self.connections),
+            ("websocket_connections_planned", "Sessions wanted", &self.connections_planned),
+            ("books", "Order books with a snapshot", &self.books),
+            ("books_wanted", "Order books that the plan asks for", &self.books_wanted),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register(
+            "websocket_connects",
+            "Connections made by the present sessions",
+            self.reconnects.clone(),
+        );
+        registry.register(
+            "journal_written_position",
+            "Bytes of records taken since the journal was made",
+            self.journal_written.clone(),
+        );
+        registry.register(
+            "journal_committed_position",
+            "The place that every log has passed",
+            self.journal_committed.clone(),
+        );
+    }
+
+    /// A frame was read.
+    pub fn frame(&self, bytes: usize) {
+        self.frames.inc();
+        self.frame_bytes.inc_by(u64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// A change was read that the exchange made at `exchange_ts`.
+    pub fn change(&self, exchange_ts: Micros, received_at: Micros) {
+        self.exchange_seconds.observe(seconds(received_at.since(exchange_ts).max(0)));
+    }
+
+    /// Takes over the decoder's totals.
+    pub fn interpreted(&self, counts: &Counts) {
+        let raise = |counter: &Counter, total: u64| {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        let i = &self.interpreted;
+        raise(&i.gaps, counts.gaps);
+        raise(&i.resets, counts.resets);
+        raise(&i.duplicates, counts.duplicates);
+        raise(&i.copies, counts.copies);
+        raise(&i.audits, counts.audits);
+        raise(&i.integrity_failures, counts.integrity_failures);
+        raise(&i.unknown_frames, counts.unknown_types);
+        raise(&i.unknown_fields, counts.unknown_fields);
+        raise(&i.exchange_errors, counts.exchange_errors);
+        raise(&i.crossed_books, counts.crossed);
+        for (kind, total) in &counts.decode_errors {
+            raise(&i.decode_errors.get_or_create(&KindLabel { kind }), *total);
+        }
+    }
+
+    /// Reads the journal's state into the gauges.
+    pub fn read_journal(&self) {
+        self.journal_bytes.set(i64::try_from(self.journal.disk_bytes()).unwrap_or(i64::MAX));
+        self.journal_written.set(self.journal.end().0);
+        self.journal_full.set(i64::from(self.journal.is_full()));
+    }
+
+    /// Whether the database takes the batches of every log.
+    pub fn is_database_up(&self) -> bool {
+        !self.away.iter().any(|away| away.load(Ordering::Relaxed))
+    }
+}
+
+/// Microseconds as seconds. Exact far beyond any latency.
+#[expect(clippy::cast_precision_loss, reason = "a latency has far fewer than 52 bits")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+impl Observer for Metrics {
+    fn committed(&self, log: Log, rows: i64, position: Position, oldest: Option<Micros>) {
+        let label = LogLabel { log: log.name() };
+        self.rows.get_or_create(&label).inc_by(u64::try_from(rows).unwrap_or_default());
+        self.database_up.set(1);
+        if let Some(oldest) = oldest {
+            let age = Micros::now().since(oldest).max(0);
+            self.commit_seconds.get_or_create(&label).observe(seconds(age));
+        }
+        let lowest = {
+            let mut places = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(place) = places.get_mut(index(log)) {
+                *place = Some(position);
+            }
+            places.iter().copied().min().flatten()
+        };
+        if let Some(lowest) = lowest {
+            self.journal_committed.set(lowest.0);
+            self.journal.consumed(lowest);
+        }
+    }
+
+    fn batch_seconds(&self, log: Log, seconds: f64) {
+        self.batch_seconds.get_or_create(&LogLabel { log: log.name() }).observe(seconds);
+    }
+
+    fn available(&self, log: Log, available: bool) {
+        if let Some(away) = self.away.get(index(log)) {
+            away.store(!available, Ordering::Relaxed);
+        }
+        self.database_up.set(i64::from(self.is_database_up()));
+    }
+}

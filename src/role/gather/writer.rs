@@ -1,0 +1,122 @@
+//! The right to write to the gatherer's database: asked for at the start, held, and taken again
+//! after the database was away.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Config;
+use crate::ops::exit::{HeldError, UsageError};
+use crate::pg::migrate::{Schema, check};
+use crate::pg::writer::{AcquireError, Fence, WriterLock};
+use crate::pg::{Class, error};
+
+/// How often the lock's session is asked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a database that is away is tried.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the lock of a process that just died may linger in its server's session.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Whether waiting can heal it.
+pub fn is_passing(failure: &anyhow::Error) -> bool {
+    matches!(error::classify_chain(failure), Class::Retry | Class::Auth)
+}
+
+/// Takes the lock if the database answers. None when it is away.
+///
+/// # Errors
+/// When another process holds it, when the database is another gatherer's or of another version.
+pub async fn first_attempt(config: &Config) -> Result<Option<WriterLock>> {
+    match acquire(config).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(failure) if is_passing(&failure) => {
+            warn!(error = format!("{failure:#}"), "database is away: recording begins without it");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn acquire(config: &Config) -> Result<WriterLock> {
+    let client = config.database.connect().await?;
+    check(&client, Schema::Gatherer).await?;
+    let sql = "UPDATE writer SET gatherer_id = $1 WHERE gatherer_id IS NULL";
+    client.execute(sql, &[&config.gatherer_id]).await.context("claim database")?;
+    let row = client.query_one("SELECT gatherer_id FROM writer", &[]).await;
+    let owner: String = row.context("read whose database it is")?.try_get(0)?;
+    if owner != config.gatherer_id {
+        return Err(UsageError(format!(
+            "database {} belongs to gatherer {owner:?}, not to {:?}: correct gatherer_id or \
+             database in the configuration",
+            config.database, config.gatherer_id
+        ))
+        .into());
+    }
+    let holder = format!("gatherer {} (process {})", config.gatherer_id, std::process::id());
+    let deadline = Instant::now() + LINGER;
+    loop {
+        match WriterLock::acquire(&config.database, &holder).await {
+            Ok(lock) => return Ok(lock),
+            Err(AcquireError::Held(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(AcquireError::Held(holder)) => return Err(HeldError(holder.to_string()).into()),
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+/// Keeps the lock until `drained`, takes it again when its session is lost, and says what it got.
+///
+/// # Errors
+/// When another process took it over.
+pub async fn hold(
+    config: Config,
+    mut lock: Option<WriterLock>,
+    fence: watch::Sender<Option<Fence>>,
+    drained: CancellationToken,
+) -> Result<()> {
+    loop {
+        let held = match lock.take() {
+            Some(held) => held,
+            None => {
+                let attempt = tokio::select! {
+                    attempt = acquire(&config) => attempt,
+                    () = drained.cancelled() => return Ok(()),
+                };
+                match attempt {
+                    Ok(held) => held,
+                    Err(failure) if is_passing(&failure) => {
+                        tokio::select! {
+                            () = tokio::time::sleep(RETRY_INTERVAL) => continue,
+                            () = drained.cancelled() => return Ok(()),
+                        }
+                    }
+                    Err(failure) => return Err(failure).context("take writer lock again"),
+                }
+            }
+        };
+        info!(database = %config.database, "connected to TimescaleDB");
+        fence.send_replace(Some(held.fence()));
+        let failure = loop {
+            match held.check().await {
+                Ok(()) => {}
+                Err(failure) => break failure,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
+                () = drained.cancelled() => return Ok(()),
+            }
+        };
+        fence.send_replace(None);
+        if failure.class() == Class::Held {
+            return Err(HeldError(failure.to_string()).into());
+        }
+        warn!(error = %failure, "lost the writer lock's session");
+    }
+}

@@ -1,0 +1,6 @@
+//! The roles of the program; each plugs into the core and knows no other role.
+
+pub mod dedup;
+pub mod gather;
+pub mod migrate;
+pub mod sandbox;

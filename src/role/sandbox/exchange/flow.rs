@@ -1,0 +1,104 @@
+//! Drives the generator: so many changes a second on average, in bursts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::time::MissedTickBehavior;
+
+use super::generator::Generator;
+use super::hub::Hub;
+use crate::model::Micros;
+
+/// How often the generator looks at what is due: the most that a published time is old when sent.
+const TICK: Duration = Duration::from_millis(2);
+/// How far back a published time may lie: some ticks, on a machine that is busy.
+const SPREAD_MICROS_MAX: i64 = 20_000;
+/// Steps under one hold of the lock.
+const STEPS_MAX: u32 = 256;
+/// How long one intensity lasts.
+const INTENSITY_LASTS: Duration = Duration::from_millis(100);
+/// One stretch in ten is a burst of four times the rate; the others are quieter, so that the mean
+/// is the rate.
+const BURST: f64 = 4.0;
+const CALM: f64 = 2.0 / 3.0;
+/// A run that cannot keep its rate ends this much later than asked, at the latest.
+const OVERTIME: f64 = 1.5;
+
+/// Publishes until so many changes as `duration` should have are out, or the exchange stops.
+pub(super) async fn generate(
+    hub: Arc<Hub>,
+    mut generator: Generator,
+    seed: u64,
+    rate: f64,
+    duration: Option<Duration>,
+) {
+    let total = duration.map(|duration| whole(duration.as_secs_f64() * rate));
+    let deadline = duration.and_then(|d| Instant::now().checked_add(d.mul_f64(OVERTIME)));
+    // Pacing has its own numbers, so that it does not change what is published.
+    let mut rng = Rng::with_seed(seed ^ 0x9E37_79B9_7F4A_7C15);
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut before, mut owed, mut intensity) = (Instant::now(), 0.0, 1.0);
+    let mut intensity_until = before;
+    loop {
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = Instant::now();
+        if now >= intensity_until {
+            intensity_until = now + INTENSITY_LASTS;
+            intensity = if rng.u32(..10) == 0 { BURST } else { CALM };
+        }
+        let elapsed = now.duration_since(before).as_secs_f64();
+        before = now;
+        if !hub.with(|venue| venue.trading) {
+            continue;
+        }
+        owed += rate * intensity * elapsed;
+        let mut more = true;
+        while more && owed >= 1.0 && !is_done(&generator, total) {
+            (owed, more) = hub.with(|venue| {
+                let mut left = owed;
+                let wall = Micros::now();
+                let mut steps = 0;
+                while left >= 1.0 && steps < STEPS_MAX && !is_done(&generator, total) {
+                    let clock = generator.clock();
+                    if clock > wall {
+                        // Times never lie ahead of the clock by more than one step's worth.
+                        return (left, false);
+                    }
+                    // What is due is spread over the time since the last step, about two changes
+                    // a step, so that the last one happens now. A pause is not spread over.
+                    let from = clock.0.max(wall.0 - SPREAD_MICROS_MAX);
+                    let due = i64::try_from(whole(left / 2.0)).unwrap_or(i64::MAX).max(1);
+                    let at = Micros(from + (wall.0 - from) / due);
+                    let published = generator.published;
+                    generator.step(venue, at);
+                    steps += 1;
+                    let count = u32::try_from(generator.published - published).unwrap_or(u32::MAX);
+                    // A step that found nothing to do costs a little, so that this ends.
+                    left -= if count == 0 { 0.05 } else { f64::from(count) };
+                }
+                (left, true)
+            });
+            hub.pace().await;
+        }
+        if is_done(&generator, total) || deadline.is_some_and(|deadline| now >= deadline) {
+            hub.with(|venue| generator.finish(venue));
+            return;
+        }
+    }
+}
+
+fn is_done(generator: &Generator, total: Option<u64>) -> bool {
+    total.is_some_and(|total| generator.published >= total)
+}
+
+/// The whole part of a count, 0 for what is none. Through `Duration`, whose conversion from a float
+/// is checked.
+pub(super) fn whole(count: f64) -> u64 {
+    let fallback = if count > 0.0 { u64::MAX } else { 0 };
+    Duration::try_from_secs_f64(count).map_or(fallback, |count| count.as_secs())
+}

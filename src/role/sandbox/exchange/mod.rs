@@ -1,0 +1,252 @@
+//! The simulated exchange: Kalshi's REST and WebSocket protocol over generated or recorded markets,
+//! with a ledger of everything that it published.
+//!
+//! It shares the model of numbers and times with the rest of the program, and nothing of the
+//! adapter that talks to it: a mistake there must not be made twice and cancel out.
+
+mod auth;
+mod capture;
+mod commands;
+mod connection;
+mod control;
+#[cfg(test)]
+mod faults;
+mod flow;
+mod frames;
+mod generator;
+mod hub;
+mod inject;
+mod ledger;
+mod market;
+mod outbox;
+mod publish;
+mod replay;
+mod rest;
+mod schedule;
+mod server;
+mod standalone;
+mod universe;
+mod venue;
+mod views;
+mod ws;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use auth::Key;
+pub use ledger::{Counts, Ledger, LedgerDelta, PlaceKind};
+pub use standalone::run_standalone;
+
+use auth::Account;
+use capture::Capture;
+use generator::Generator;
+use hub::Hub;
+use replay::Replay;
+use server::{REST_PATH, WS_PATH};
+
+/// The most markets that a generated run lists.
+const MARKETS_MAX: usize = 2_000_000;
+/// The most accounts.
+const KEYS_MAX: usize = 64;
+
+/// What to simulate.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// From it follows everything that is generated, apart from times.
+    pub seed: u64,
+    /// Accounts; the i-th belongs to the i-th gatherer.
+    pub keys: usize,
+    pub source: Source,
+    /// Between two pings of the exchange on a connection.
+    pub ping_interval: Duration,
+}
+
+/// Where the flow comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Made up: `rate` changes a second over `markets` markets, for `duration` or without end.
+    Generated { markets: usize, rate: f64, duration: Option<Duration> },
+    /// Recorded frames at `speed` times their pace.
+    Replay { files: Vec<PathBuf>, speed: f64 },
+    /// Nothing is listed and nothing happens by itself.
+    Idle,
+}
+
+/// A running exchange. Dropping it does not stop it: its token does.
+#[derive(Debug)]
+pub struct Exchange {
+    hub: Arc<Hub>,
+    address: SocketAddr,
+}
+
+impl Exchange {
+    /// Lists the markets, listens, and serves. Publishing begins with [`Self::publish`].
+    ///
+    /// # Errors
+    /// When the configuration is impossible, a file cannot be read, or the address not be bound.
+    pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        if config.keys == 0 || config.keys > KEYS_MAX {
+            bail!("keys must be 1 to {KEYS_MAX}, not {}", config.keys);
+        }
+        if config.ping_interval.is_zero() {
+            bail!("the interval of pings must not be 0");
+        }
+        let (seed, keys) = (config.seed, config.keys);
+        // Keys and files take a while; other tasks go on meanwhile.
+        let source = config.source.clone();
+        let prepare = tokio::task::spawn_blocking(move || {
+            let mut rng = fastrand::Rng::with_seed(seed ^ 0x6B65_7973);
+            let accounts: anyhow::Result<Vec<_>> =
+                (0..keys).map(|_| Account::generate(&mut rng)).collect();
+            let capture = match &source {
+                Source::Replay { files, speed } => {
+                    if !speed.is_finite() || *speed <= 0.0 {
+                        bail!("the speed must be above 0, not {speed}");
+                    }
+                    Some(Capture::read(files)?)
+                }
+                Source::Generated { markets, rate, .. } => {
+                    if *markets == 0 || *markets > MARKETS_MAX {
+                        bail!("markets must be 1 to {MARKETS_MAX}, not {markets}");
+                    }
+                    if !rate.is_finite() || *rate <= 0.0 {
+                        bail!("the rate must be above 0, not {rate}");
+                    }
+                    None
+                }
+                Source::Idle => None,
+            };
+            Ok((accounts?, capture))
+        });
+        let (accounts, capture) = prepare.await.context("prepare the exchange")??;
+        let hub = Arc::new(Hub::new(accounts, config.ping_interval, stop));
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("listen on {}", config.listen))?;
+        let address = listener.local_addr().context("ask for the bound address")?;
+        hub.tasks.spawn(server::accept(Arc::clone(&hub), listener));
+        spawn_source(&hub, config, capture);
+        Ok(Self { hub, address })
+    }
+
+    /// Root of the REST calls.
+    pub fn rest_url(&self) -> String {
+        format!("http://{}{REST_PATH}", self.address)
+    }
+
+    /// Where WebSockets connect.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}{WS_PATH}", self.address)
+    }
+
+    /// Root of the control plane.
+    pub fn control_url(&self) -> String {
+        format!("http://{}/sandbox", self.address)
+    }
+
+    /// The `i`-th account's key; beyond the number of accounts they begin again.
+    pub fn key(&self, i: usize) -> Key {
+        let at = i % self.hub.accounts.len().max(1);
+        match self.hub.accounts.get(at) {
+            Some(account) => account.key.clone(),
+            None => unreachable!("an exchange has at least one account"),
+        }
+    }
+
+    /// How many accounts there are.
+    pub fn keys(&self) -> usize {
+        self.hub.accounts.len()
+    }
+
+    /// Begins the flow.
+    pub fn publish(&self) {
+        self.hub.go.cancel();
+    }
+
+    /// Resolves when the source has nothing more, or the exchange stops. An idle source never has.
+    pub async fn finished(&self) {
+        let mut finished = self.hub.finished.subscribe();
+        tokio::select! {
+            () = self.hub.stop.cancelled() => {}
+            changed = finished.wait_for(|finished| *finished) => {
+                debug_assert!(changed.is_ok(), "the hub holds the sender");
+            }
+        }
+    }
+
+    /// What was published so far.
+    pub fn progress(&self) -> Counts {
+        self.hub.ledger.counts()
+    }
+
+    /// Live order-book subscriptions, counted as (key, market).
+    pub fn subscribed_markets(&self) -> usize {
+        self.hub.with(|venue| venue.subscribed_markets())
+    }
+
+    /// Markets that are open for trading.
+    pub fn open_markets(&self) -> usize {
+        self.hub.with(|venue| {
+            let open = |market: &&market::Market| market.status == market::Status::Active;
+            venue.catalog.markets.iter().filter(open).count()
+        })
+    }
+
+    /// Drops a key's sockets now and refuses its handshakes (HTTP 503) for that long.
+    pub fn cut(&self, key: usize, time: Duration) {
+        self.hub.cut(key, time);
+    }
+
+    /// Everything published.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.hub.ledger)
+    }
+
+    /// Waits until all tasks have ended, after the token was cancelled.
+    pub async fn stopped(&self) {
+        self.hub.tasks.close();
+        self.hub.tasks.wait().await;
+    }
+}
+
+/// Starts the task that publishes, once it may.
+fn spawn_source(hub: &Arc<Hub>, config: Config, capture: Option<Capture>) {
+    let task_hub = Arc::clone(hub);
+    match config.source {
+        Source::Generated { markets, rate, duration } => {
+            let seed = config.seed;
+            let generator = hub.with(|venue| Generator::new(venue, seed, markets, rate));
+            let flow = flow::generate(task_hub, generator, seed, rate, duration);
+            spawn_when_told(hub, flow);
+        }
+        Source::Replay { speed, .. } => {
+            let capture = capture.unwrap_or_default();
+            let replay = hub.with(|venue| Replay::list(venue, capture));
+            spawn_when_told(hub, replay.play(task_hub, speed));
+        }
+        Source::Idle => {}
+    }
+}
+
+fn spawn_when_told(hub: &Arc<Hub>, flow: impl Future<Output = ()> + Send + 'static) {
+    let hub = Arc::clone(hub);
+    hub.clone().tasks.spawn(async move {
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            () = hub.go.cancelled() => {}
+        }
+        flow.await;
+        hub.finished.send_replace(true);
+    });
+}

@@ -1,0 +1,267 @@
+//! Births and deaths of markets during a generated run, with the lifecycle messages of each.
+//!
+//! They are spaced by counts of changes, not by the clock, so that a seed means one order of events.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::flow::whole;
+use super::generator::{Flow, Generator};
+use super::market::{MarketId, Status};
+use super::universe::{event_of, list_market};
+use super::venue::Venue;
+use super::views::price_level_structure;
+use crate::model::{Micros, Side, Ticker};
+
+/// Seconds of flow between two births.
+const BIRTH_SECS: f64 = 3.0;
+/// Seconds of flow between two deaths.
+const DEATH_SECS: f64 = 4.0;
+/// Markets born in a run at most.
+const BIRTHS_MAX: usize = 300;
+/// How long a new market waits for the recorders before it trades anyway.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// What comes next in a closed market's life.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Determine,
+    Settle,
+}
+
+/// What is due at which count of changes.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    birth_every: u64,
+    death_every: u64,
+    next_birth: u64,
+    next_death: u64,
+    births: usize,
+    deaths: usize,
+    /// Markets that may die: a quarter of those listed, never the busiest.
+    deaths_max: usize,
+    /// Markets born and not activated yet, with the count at which they are.
+    activations: VecDeque<(u64, MarketId, usize)>,
+    endings: VecDeque<(u64, MarketId, Step)>,
+    /// Markets born that do not trade yet, with the time until they are waited for.
+    waiting: HashMap<MarketId, Option<Instant>>,
+}
+
+/// A number of changes from a number of seconds, at least `least`.
+fn changes(rate: f64, secs: f64, least: u64) -> u64 {
+    whole(rate * secs).max(least)
+}
+
+impl Schedule {
+    pub fn new(rate: f64, markets: usize) -> Self {
+        let (birth_every, death_every) =
+            (changes(rate, BIRTH_SECS, 100), changes(rate, DEATH_SECS, 150));
+        Self {
+            birth_every,
+            death_every,
+            next_birth: birth_every,
+            next_death: death_every,
+            births: 0,
+            deaths: 0,
+            deaths_max: markets / 4,
+            activations: VecDeque::new(),
+            endings: VecDeque::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Whether a market born during the run may trade.
+    pub fn is_ready(&mut self, venue: &Venue, id: MarketId) -> bool {
+        match self.waiting.get(&id) {
+            None => true,
+            Some(Some(until)) if Instant::now() < *until && !venue.is_watched_by_all(id) => false,
+            // Not activated yet.
+            Some(None) => false,
+            Some(_) => {
+                self.waiting.remove(&id);
+                true
+            }
+        }
+    }
+}
+
+fn seconds(at: Micros) -> i64 {
+    at.0.div_euclid(1_000_000)
+}
+
+impl Generator {
+    /// Does what is due.
+    pub(super) fn run_schedule(&mut self, venue: &mut Venue) {
+        if self.published >= self.schedule.next_birth && self.schedule.births < BIRTHS_MAX {
+            self.schedule.next_birth += self.schedule.birth_every;
+            self.give_birth(venue);
+        }
+        if let Some((due, id, _)) = self.schedule.activations.front().copied()
+            && self.published >= due
+        {
+            self.schedule.activations.pop_front();
+            self.activate(venue, id);
+        }
+        if self.published >= self.schedule.next_death
+            && self.schedule.deaths < self.schedule.deaths_max
+        {
+            self.schedule.next_death += self.schedule.death_every;
+            self.close(venue);
+        }
+        if let Some((due, id, step)) = self.schedule.endings.front().copied()
+            && self.published >= due
+        {
+            self.schedule.endings.pop_front();
+            self.end(venue, id, step);
+        }
+    }
+
+    /// Does at once what a market's life still lacks: called when the run ends.
+    pub(super) fn finish(&mut self, venue: &mut Venue) {
+        while let Some((_, id, step)) = self.schedule.endings.pop_front() {
+            self.end(venue, id, step);
+        }
+    }
+
+    fn give_birth(&mut self, venue: &mut Venue) {
+        let number = venue.catalog.markets.len();
+        let now = self.clock();
+        let (event, is_new) = event_of(venue, number, now);
+        if is_new {
+            announce_event(venue, event);
+        }
+        let (id, character) = list_market(venue, &mut self.rng, number, Status::Initialized, now);
+        self.flows.push(Flow::new(id, character));
+        self.schedule.births += 1;
+        self.schedule.waiting.insert(id, None);
+        let due = self.published + self.schedule.birth_every / 10;
+        self.schedule.activations.push_back((due, id, number));
+        let Some(market) = venue.catalog.market(id) else { return };
+        let event = venue.catalog.events.get(event);
+        let msg = json!({
+            "market_ticker": market.ticker.as_str(),
+            "event_type": "created",
+            "exchange_index": 0,
+            "open_ts": seconds(market.open),
+            "close_ts": seconds(market.close),
+            "price_level_structure": price_level_structure(market),
+            "additional_metadata": {
+                "name": market.ticker.as_str(),
+                "title": event.map_or("", |event| event.title.as_str()),
+                "yes_sub_title": "Yes",
+                "no_sub_title": "No",
+                "rules_primary": "",
+                "rules_secondary": "",
+                "can_close_early": true,
+                "event_ticker": event.map_or("", |event| event.ticker.as_str()),
+                "expected_expiration_ts": seconds(market.close) + 300,
+            },
+        });
+        tell(venue, id, &msg);
+    }
+
+    fn activate(&mut self, venue: &mut Venue, id: MarketId) {
+        let until = Instant::now().checked_add(READY_WITHIN);
+        self.schedule.waiting.insert(id, until);
+        let now = self.clock();
+        let Some(market) = venue.catalog.market_mut(id) else { return };
+        (market.status, market.updated) = (Status::Active, now);
+        let ticker = market.ticker.as_str().to_owned();
+        tell(venue, id, &json!({"market_ticker": ticker, "event_type": "activated"}));
+    }
+
+    /// Closes a market before its time: the book goes without a change, and then it is told.
+    fn close(&mut self, venue: &mut Venue) {
+        self.schedule.deaths += 1;
+        let listed = self.flows.len();
+        // The upper tenth of the ranks trades on.
+        let at = self.rng.usize((listed / 10).min(listed.saturating_sub(1))..listed.max(1));
+        let twice = self.rng.u32(..3) == 0;
+        let now = self.clock();
+        let Some(flow) = self.flows.get_mut(at) else { return };
+        let id = flow.id;
+        let trades = venue.catalog.market(id).is_some_and(|m| m.status == Status::Active);
+        if !flow.open || !trades || self.schedule.waiting.contains_key(&id) {
+            return;
+        }
+        flow.open = false;
+        venue.publish_close(id);
+        if twice {
+            venue.publish_close(id);
+        }
+        let Some(market) = venue.catalog.market_mut(id) else { return };
+        (market.close, market.updated) = (Micros::from_secs(seconds(now)), now);
+        let msg = json!({
+            "market_ticker": market.ticker.as_str(),
+            "event_type": "close_date_updated",
+            "close_ts": seconds(now),
+        });
+        tell(venue, id, &msg);
+        let pause = self.schedule.death_every / 4;
+        self.schedule.endings.push_back((self.published + pause, id, Step::Determine));
+    }
+
+    fn end(&mut self, venue: &mut Venue, id: MarketId, step: Step) {
+        let now = self.clock();
+        match step {
+            Step::Determine => {
+                let result = if self.rng.bool() { Side::Yes } else { Side::No };
+                determine(venue, id, result, now);
+                let pause = self.schedule.death_every / 4;
+                self.schedule.endings.push_back((self.published + pause, id, Step::Settle));
+            }
+            Step::Settle => settle(venue, id, now),
+        }
+    }
+}
+
+/// Says and notes how a market was decided.
+pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Side, now: Micros) {
+    let Some(market) = venue.catalog.market_mut(id) else { return };
+    (market.status, market.result, market.updated) = (Status::Determined, Some(result), now);
+    let msg = json!({
+        "market_ticker": market.ticker.as_str(),
+        "event_type": "determined",
+        "determination_ts": seconds(now),
+        "result": result.to_string(),
+        "settlement_value": if result.is_yes() { "1.0000" } else { "0.0000" },
+    });
+    tell(venue, id, &msg);
+}
+
+/// Says and notes that a market is settled.
+pub(super) fn settle(venue: &mut Venue, id: MarketId, now: Micros) {
+    let Some(market) = venue.catalog.market_mut(id) else { return };
+    (market.status, market.updated) = (Status::Finalized, now);
+    let msg = json!({
+        "market_ticker": market.ticker.as_str(),
+        "event_type": "settled",
+        "settled_ts": seconds(now),
+    });
+    tell(venue, id, &msg);
+}
+
+fn tell(venue: &mut Venue, id: MarketId, msg: &Value) {
+    let ticker = venue.catalog.market(id).map(|market| market.ticker.clone());
+    if let Some(ticker) = ticker {
+        venue.publish_lifecycle(&ticker, "market_lifecycle_v2", msg);
+    }
+}
+
+/// Says that an event is new.
+fn announce_event(venue: &mut Venue, at: usize) {
+    let Some(event) = venue.catalog.events.get(at) else { return };
+    let series = venue.catalog.series.get(event.series);
+    let msg = json!({
+        "event_ticker": event.ticker.as_str(),
+        "exchange_index": 0,
+        "title": event.title,
+        "subtitle": "",
+        "collateral_return_type": "",
+        "series_ticker": series.map_or("", |series| series.ticker.as_str()),
+    });
+    let ticker: Ticker = event.ticker.clone();
+    venue.publish_lifecycle(&ticker, "event_lifecycle", &msg);
+}
