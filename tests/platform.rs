@@ -1,0 +1,157 @@
+//! The whole platform as `kalshi sandbox` runs it: real input at many times its pace, with each
+//! gatherer blinded in turn, with processes and databases dying, and with a database away.
+//!
+//! The verdict is the sandbox's own: the exchange's ledger against production, row for row, the books
+//! folded from production alone, each gatherer's coverage against what it really has.
+
+#![expect(clippy::indexing_slicing, reason = "a verdict without one of its keys fails the test")]
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// The executable under test.
+const KALSHI: &str = env!("CARGO_BIN_EXE_kalshi");
+
+/// Changes and trades in the capture's four windows.
+const CAPTURED_DELTAS: u64 = 315_532;
+const CAPTURED_TRADES: u64 = 5468;
+/// What the exchange publishes besides: the difference where the capture's recorder had missed
+/// frames before a snapshot in the middle of a window.
+const REPAIRED_DELTAS: u64 = 44;
+
+/// The recorded windows, or none, said loudly.
+fn capture() -> Option<Vec<PathBuf>> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m");
+    let dir = std::env::var_os("KALSHI_CAPTURE").map_or(beside, PathBuf::from);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    files.retain(|file| file.to_string_lossy().ends_with(".ndjson.gz"));
+    files.sort();
+    if files.len() == 4 {
+        return Some(files);
+    }
+    eprintln!("SKIPPED: the recorded windows are not in {}; set KALSHI_CAPTURE", dir.display());
+    None
+}
+
+/// Runs the sandbox and gives its verdict.
+fn sandbox(arguments: &[&str]) -> Value {
+    let output = Command::new(KALSHI)
+        .arg("sandbox")
+        .args(arguments)
+        .args(["--format", "json"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the sandbox");
+    let progress = String::from_utf8_lossy(&output.stderr);
+    let verdict: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: no verdict, but\n{progress}"));
+    println!("{verdict}");
+    assert_eq!(verdict["verdict"], "complete", "{progress}");
+    assert_eq!(output.status.code(), Some(0), "{progress}");
+    assert_eq!(verdict["lost"], 0);
+    assert_eq!(verdict["duplicated"], 0);
+    assert_eq!(verdict["published"], verdict["production"]);
+    assert_eq!(verdict["books_different"], 0);
+    assert_eq!(verdict["logs_not_dense"], serde_json::json!([]));
+    for gatherer in verdict["gatherers"].as_array().expect("gatherers") {
+        assert_eq!(gatherer["coverage_violations"], 0, "{gatherer}");
+    }
+    verdict
+}
+
+/// Replays the capture at 20 times its pace with these faults.
+fn replay(chaos: &[&str]) -> Option<Value> {
+    let files = capture()?;
+    let mut arguments = vec!["--replay"];
+    arguments.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
+    arguments.extend(["--speed", "20"]);
+    arguments.extend(chaos);
+    let verdict = sandbox(&arguments);
+    assert_eq!(verdict["published"]["orderbook_deltas"], CAPTURED_DELTAS + REPAIRED_DELTAS);
+    assert_eq!(verdict["published"]["trades"], CAPTURED_TRADES);
+    // Four windows at their ends, and the places of the snapshots inside them.
+    assert!(verdict["books_compared"].as_u64() >= Some(8), "{verdict}");
+    Some(verdict)
+}
+
+/// How many changes a gatherer missed.
+fn missed(verdict: &Value) -> Vec<u64> {
+    let gatherers = verdict["gatherers"].as_array().expect("gatherers").iter();
+    gatherers.map(|gatherer| gatherer["missed"].as_u64().expect("a number")).collect()
+}
+
+/// How often a fault struck.
+fn struck(verdict: &Value, kind: &str) -> usize {
+    let events = verdict["chaos"].as_array().expect("events").iter();
+    events.filter(|event| event["kind"] == kind).count()
+}
+
+#[test]
+fn real_input_arrives_whole_at_twenty_times_its_pace() {
+    let Some(verdict) = replay(&[]) else { return };
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+}
+
+#[test]
+fn production_is_complete_though_every_gatherer_misses_another_third() {
+    let Some(verdict) = replay(&["--chaos", "cut", "--seed", "11"]) else { return };
+    assert_eq!(struck(&verdict, "cut"), 3);
+    for missed in missed(&verdict) {
+        assert!(missed > CAPTURED_DELTAS / 20, "{verdict}");
+    }
+}
+
+#[test]
+fn killed_processes_and_databases_lose_and_double_nothing() {
+    let kinds = "kill-gatherer,kill-dedup,kill-postgres";
+    let Some(verdict) = replay(&["--chaos", kinds, "--seed", "11"]) else { return };
+    for kind in kinds.split(',') {
+        assert!(struck(&verdict, kind) >= 2, "{kind} in {verdict}");
+    }
+}
+
+#[test]
+fn a_database_away_for_a_minute_costs_time_and_no_frame() {
+    let verdict = sandbox(&[
+        "--markets",
+        "100",
+        "--rate",
+        "800",
+        "--duration",
+        "100s",
+        "--chaos",
+        "stop-postgres",
+        "--outage",
+        "60s",
+        "--seed",
+        "5",
+    ]);
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+    let outages = verdict["chaos"].as_array().expect("events");
+    assert!(!outages.is_empty());
+    for outage in outages {
+        assert!(outage["lasted_seconds"].as_f64() >= Some(60.0), "{outage}");
+        assert!(outage["caught_up_seconds"].as_f64() < Some(30.0), "{outage}");
+    }
+}
+
+#[test]
+fn a_wiped_database_is_filled_again_from_the_journal() {
+    let verdict = sandbox(&[
+        "--markets",
+        "100",
+        "--rate",
+        "800",
+        "--duration",
+        "40s",
+        "--chaos",
+        "wipe-gatherer",
+        "--seed",
+        "5",
+    ]);
+    assert!(struck(&verdict, "wipe-gatherer") >= 1, "{verdict}");
+}
