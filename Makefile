@@ -3,12 +3,14 @@
 #   make sandbox [ARGS="--markets 200 --duration 60s"]   the whole platform against a simulated exchange
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches
 #   make check                                           formatting, lints, tests, docs, dependencies
+#   make bench-gather                                    socket to commit beside COPY; one JSON line last
+#   make bench-scale                                     425,000 markets over 150 sessions
 #   make build                                           target/release/kalshi
 
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check build fmt lint doc audit install-tools
+.PHONY: sandbox test check build bench-gather bench-scale fmt lint doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -25,6 +27,10 @@ check: install-tools fmt lint test doc audit
 build:
 	@.ci/install
 	cargo build --release --locked
+
+bench-gather bench-scale:
+	@.ci/install
+	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 
 install-tools:
 	@.ci/install check

@@ -1,6 +1,5 @@
 //! A market's order book, folded from a snapshot and the deltas that follow it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Price, Side, Size};
@@ -8,8 +7,55 @@ use super::{Price, Side, Size};
 /// All levels of a market, by side. A level of size 0 does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Book {
-    yes: BTreeMap<Price, Size>,
-    no: BTreeMap<Price, Size>,
+    yes: Levels,
+    no: Levels,
+}
+
+/// The levels of a side, ascending by price. Most books have a handful, and there are hundreds of
+/// thousands of books: a sorted list takes a quarter of a tree's memory, and finds a level faster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Levels(Vec<(Price, Size)>);
+
+impl Levels {
+    /// Levels as a snapshot lists them: usually ascending already. Where a price comes twice, the
+    /// last one stands.
+    fn from_listed(listed: &[(Price, Size)]) -> Self {
+        let mut levels = Self(Vec::with_capacity(listed.len()));
+        for &(price, size) in listed {
+            match levels.0.last() {
+                Some((last, _)) if *last >= price => levels.set(price, size),
+                _ => levels.0.push((price, size)),
+            }
+        }
+        levels.0.retain(|(_, size)| size.hundredths() != 0);
+        levels
+    }
+
+    fn find(&self, price: Price) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&price, |(at, _)| *at)
+    }
+
+    fn size(&self, price: Price) -> Size {
+        let found = self.find(price).ok().and_then(|at| self.0.get(at));
+        found.map_or_else(Size::default, |(_, size)| *size)
+    }
+
+    fn set(&mut self, price: Price, size: Size) {
+        match self.find(price) {
+            Ok(at) => {
+                if let Some(level) = self.0.get_mut(at) {
+                    level.1 = size;
+                }
+            }
+            Err(at) => self.0.insert(at, (price, size)),
+        }
+    }
+
+    fn remove(&mut self, price: Price) {
+        if let Ok(at) = self.find(price) {
+            self.0.remove(at);
+        }
+    }
 }
 
 /// The book contradicts the stream: something before was lost or doubled.
@@ -32,10 +78,7 @@ impl std::error::Error for BookError {}
 impl Book {
     /// The book that a snapshot states. Levels of size 0 are left out.
     pub fn from_levels(yes: &[(Price, Size)], no: &[(Price, Size)]) -> Self {
-        let levels = |side: &[(Price, Size)]| {
-            side.iter().copied().filter(|(_, size)| size.hundredths() != 0).collect()
-        };
-        Self { yes: levels(yes), no: levels(no) }
+        Self { yes: Levels::from_listed(yes), no: Levels::from_listed(no) }
     }
 
     /// Applies a signed change to a level.
@@ -48,13 +91,13 @@ impl Book {
             Side::Yes => &mut self.yes,
             Side::No => &mut self.no,
         };
-        let before = levels.get(&price).copied().unwrap_or_default();
+        let before = levels.size(price);
         // Both are bounded by SIZE_HUNDREDTHS_MAX on the way in; a sum of many is not.
         let after = Size::from_hundredths(before.hundredths().saturating_add(delta.hundredths()));
         if after.hundredths() == 0 {
-            levels.remove(&price);
+            levels.remove(price);
         } else {
-            levels.insert(price, after);
+            levels.set(price, after);
         }
         if after.hundredths() < 0 {
             return Err(BookError { side, price, size: after });
@@ -68,22 +111,22 @@ impl Book {
             Side::Yes => &self.yes,
             Side::No => &self.no,
         };
-        levels.iter().map(|(price, size)| (*price, *size))
+        levels.0.iter().copied()
     }
 
     /// Whether it has no level at all, as after a market's close.
     pub fn is_empty(&self) -> bool {
-        self.yes.is_empty() && self.no.is_empty()
+        self.yes.0.is_empty() && self.no.0.is_empty()
     }
 
     /// The highest yes bid, when there is one.
     pub fn best_yes_bid(&self) -> Option<Price> {
-        self.yes.keys().next_back().copied()
+        self.yes.0.last().map(|(price, _)| *price)
     }
 
     /// The lowest no-side price in yes-leg terms (the best yes ask), when there is one.
     pub fn best_yes_ask(&self) -> Option<Price> {
-        self.no.keys().next().copied()
+        self.no.0.first().map(|(price, _)| *price)
     }
 
     /// Whether the best yes bid is at or above the best yes ask.
@@ -108,6 +151,36 @@ mod tests {
         assert_eq!(book.best_yes_bid(), None);
         let error = book.apply(Side::Yes, price, Size::parse_signed("-0.01").unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "the yes level at 0.0800 would hold -0.01");
+    }
+
+    #[test]
+    fn a_snapshot_out_of_order_is_the_same_book() {
+        let listed =
+            [level("0.30", "1"), level("0.10", "2"), level("0.20", "0"), level("0.30", "3")];
+        let book = Book::from_levels(&listed, &[]);
+        let levels: Vec<_> = book.levels(Side::Yes).collect();
+        assert_eq!(levels, [level("0.10", "2"), level("0.30", "3")]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_levels_are_what_a_map_holds(
+            changes in proptest::collection::vec((0_i64..12, -3_i64..4), 0..200),
+        ) {
+            let mut book = Book::default();
+            let mut map = std::collections::BTreeMap::<i64, i64>::new();
+            for (cents, hundredths) in changes {
+                let price = Price::from_micros(cents * 10_000);
+                let result = book.apply(Side::No, price, Size::from_hundredths(hundredths));
+                let size = map.entry(cents).or_default();
+                *size += hundredths;
+                proptest::prop_assert_eq!(result.is_err(), *size < 0);
+                map.retain(|_, size| *size != 0);
+            }
+            let levels: Vec<_> =
+                book.levels(Side::No).map(|(p, s)| (p.micros() / 10_000, s.hundredths())).collect();
+            proptest::prop_assert_eq!(levels, map.into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! Everything is started here and ended by its id when it is dropped.
 
+#![allow(dead_code, reason = "each test binary and benchmark uses its part")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -52,6 +54,11 @@ impl Cluster {
     /// # Panics
     /// When PostgreSQL is missing or does not start.
     pub fn start(root: &Path) -> Self {
+        Self::start_with(root, "-c shared_buffers=32MB")
+    }
+
+    /// The same with more settings, as `-c name=value`.
+    pub fn start_with(root: &Path, settings: &str) -> Self {
         let bin = postgres_bin();
         let dir = root.join("pg");
         fs::create_dir(&dir).expect("make the cluster's directory");
@@ -64,7 +71,7 @@ impl Cluster {
         let mut initdb = cluster.tool("initdb");
         run(initdb.args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(&data));
         let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1 -c shared_buffers=32MB",
+            "-p {} -k {} -c listen_addresses=127.0.0.1 {settings}",
             cluster.port,
             cluster.dir.display()
         );
@@ -98,10 +105,35 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// CPU time that all of the server's processes took so far, those that ended included.
+    pub fn cpu_seconds(&self) -> f64 {
+        let file = fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
+        let Some(postmaster) = file.lines().next() else { return 0.0 };
+        let stat = fs::read_to_string(format!("/proc/{postmaster}/stat")).unwrap_or_default();
+        let ended = stat_seconds(&stat, &[13, 14]);
+        let path = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let living = children.split_whitespace().map(|child| {
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            stat_seconds(&stat, &[11, 12])
+        });
+        ended + living.sum::<f64>()
+    }
+
     /// A number that a query gives.
     pub fn number(&self, database: &str, query: &str) -> i64 {
         let text = self.sql(database, query);
         text.parse().unwrap_or_else(|error| panic!("{query}: {text:?}: {error}"))
+    }
+
+    /// Lets everybody in from a network.
+    pub fn admit(&self, network: &str) {
+        let mut rules = fs::File::options()
+            .append(true)
+            .open(self.dir.join("data/pg_hba.conf"))
+            .expect("open the server's rules");
+        writeln!(rules, "host all all {network} trust").expect("write the server's rules");
+        self.sql("postgres", "SELECT pg_reload_conf()");
     }
 
     /// How a configuration names a database here.
@@ -121,6 +153,14 @@ impl Drop for Cluster {
     }
 }
 
+/// The sum of some times of a stat file (proc(5)), counted behind the name; ticks of 1/100 s.
+fn stat_seconds(stat: &str, fields: &[usize]) -> f64 {
+    let behind = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let all: Vec<&str> = behind.split_whitespace().collect();
+    let ticks = |at: &usize| all.get(*at).and_then(|text| text.parse::<f64>().ok());
+    fields.iter().filter_map(ticks).sum::<f64>() / 100.0
+}
+
 /// Where PostgreSQL's programs are.
 fn postgres_bin() -> PathBuf {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
@@ -137,6 +177,18 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
+/// The executable, started by way of another program if there is one.
+fn kalshi(way: &[&str]) -> Command {
+    match way {
+        [] => Command::new(KALSHI),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(KALSHI);
+            command
+        }
+    }
+}
+
 /// A process of ours, with its log in a file.
 pub struct Process {
     child: Child,
@@ -146,8 +198,13 @@ pub struct Process {
 impl Process {
     /// Starts `kalshi` with these arguments; its log goes to `log`.
     pub fn start(arguments: &[&str], log: PathBuf) -> Self {
+        Self::start_in(&[], arguments, log)
+    }
+
+    /// The same, by way of another program that becomes it: `ip netns exec NAME`.
+    pub fn start_in(way: &[&str], arguments: &[&str], log: PathBuf) -> Self {
         let file = fs::File::options().create(true).append(true).open(&log).expect("make a log");
-        let child = Command::new(KALSHI)
+        let child = kalshi(way)
             .args(arguments)
             .stdout(Stdio::null())
             .stderr(file)
@@ -159,6 +216,11 @@ impl Process {
     /// What it logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -200,7 +262,12 @@ pub struct Exchange {
 impl Exchange {
     /// Starts it with these arguments after `sandbox exchange`.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(KALSHI)
+        Self::start_in(&[], arguments)
+    }
+
+    /// The same, by way of another program that becomes it.
+    pub fn start_in(way: &[&str], arguments: &[&str]) -> Self {
+        let mut child = kalshi(way)
             .args(["sandbox", "exchange"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -225,9 +292,24 @@ impl Exchange {
 
     /// Asks the control plane for something and gives the answer's body.
     pub fn control(&self, path: &str, body: &str) -> String {
+        self.request("POST", path, body)
+    }
+
+    /// What the control plane says of the exchange.
+    pub fn status(&self) -> serde_json::Value {
+        let text = self.request("GET", "/status", "");
+        serde_json::from_str(&text).expect("a JSON object")
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
         let url = self.control.strip_prefix("http://").expect("plain HTTP");
         let (address, base) = url.split_once('/').expect("a path");
-        request(address, "POST", &format!("/{base}{path}"), body)
+        request(address, method, &format!("/{base}{path}"), body)
     }
 }
 
@@ -259,6 +341,7 @@ pub fn request(address: &str, method: &str, path: &str, body: &str) -> String {
 pub struct GathererFile {
     pub path: PathBuf,
     pub journal: PathBuf,
+    pub health: String,
     pub metrics: String,
 }
 
@@ -290,7 +373,12 @@ pub fn gatherer_file(
     writeln!(text, "logging: {{ level: info, format: text }}").expect("write");
     let path = root.join(format!("{name}.yaml"));
     fs::write(&path, text).expect("write a configuration");
-    GathererFile { path, journal, metrics: format!("127.0.0.1:{metrics}") }
+    GathererFile {
+        path,
+        journal,
+        health: format!("127.0.0.1:{health}"),
+        metrics: format!("127.0.0.1:{metrics}"),
+    }
 }
 
 /// Writes a deduplicator's configuration over these gatherers' databases.

@@ -1,0 +1,69 @@
+//! What the benchmarks share: what the kernel says of a process, and how figures are printed.
+
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+/// Kernel ticks a second of the times under /proc; Linux shows them so on every architecture that
+/// PostgreSQL packages exist for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU time of a process in seconds, by the name of its threads; a trailing number is not part of
+/// a name, so that the threads of a pool count together.
+pub fn cpu_by_thread(process: u32) -> BTreeMap<String, f64> {
+    let mut sum = BTreeMap::new();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return sum };
+    for task in tasks.flatten() {
+        let Some((name, seconds)) = cpu_of(&task.path()) else { continue };
+        *sum.entry(name).or_insert(0.0) += seconds;
+    }
+    sum
+}
+
+/// CPU time of a process in seconds, threads that ended included.
+pub fn cpu(process: u32) -> f64 {
+    cpu_of(&PathBuf::from(format!("/proc/{process}"))).map_or(0.0, |(_, seconds)| seconds)
+}
+
+fn cpu_of(path: &std::path::Path) -> Option<(String, f64)> {
+    // The name stands in brackets and may itself hold any character (proc(5)).
+    let stat = fs::read_to_string(path.join("stat")).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    let seconds = (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND;
+    Some((name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned(), seconds))
+}
+
+/// A line of a process's status file, in bytes: `VmRSS`, `VmHWM`.
+pub fn memory(process: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
+}
+
+/// The processes whose parent is this one, and theirs.
+pub fn descendants(process: u32) -> Vec<u32> {
+    let mut all = vec![process];
+    let mut at = 0;
+    while let Some(parent) = all.get(at).copied() {
+        let path = format!("/proc/{parent}/task/{parent}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        at += 1;
+    }
+    all
+}
+
+/// An option of the command line as `--name value`, or its default.
+pub fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    let value = arguments.nth(1);
+    value.map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} cannot be used"))
+    })
+}
