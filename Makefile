@@ -37,6 +37,7 @@ install-tools:
 
 fmt:
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/clients/rust/Cargo.toml
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings

@@ -403,6 +403,19 @@ fn no_keys_binaries_or_build_output_are_committed() {
     verdict("what must never be in the repository", &problems);
 }
 
+/// Whoever installs from a lock file uses the registry that they trust or can reach.
+#[test]
+fn lock_files_name_no_host() {
+    let mut problems = Vec::new();
+    for path in committed().into_iter().filter(|path| path.ends_with("package-lock.json")) {
+        let text = fs::read_to_string(root().join(&path)).unwrap_or_default();
+        for at in text.match_indices("\"resolved\"").map(|(at, _)| at) {
+            problems.push(format!("{path}:{}: resolved", line_of(&text, at)));
+        }
+    }
+    verdict("a lock file that says where a package was downloaded", &problems);
+}
+
 /// A PEM header of a private key with the beginning of a key behind it. The header alone is what a
 /// program that reads or makes keys has to name.
 fn holds_private_key(text: &str) -> bool {

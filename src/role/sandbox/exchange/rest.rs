@@ -11,11 +11,14 @@ use super::hub::Hub;
 use super::market::{Catalog, Market};
 use super::server::{Body, not_found, reply, reply_json, unauthorised};
 use super::venue::Venue;
-use super::views::{event_json, market_json, orderbook_json, series_json, trade_json};
+use super::views::{
+    cutoff_json, event_json, market_json, markets_of, orderbook_json, schedule_json, series_json,
+    trade_json,
+};
 use crate::model::Micros;
 
 /// What a call costs.
-const CALL_TOKENS: f64 = 10.0;
+const CALL_TOKENS: u32 = 10;
 /// The most markets, and trades, of one page.
 const PAGE_MAX: usize = 1000;
 /// The page when none is asked for.
@@ -40,9 +43,9 @@ impl TokenBucket {
         let earned = self.filled.map_or(capacity, |at| (now - at).as_secs_f64() * capacity);
         self.tokens = (self.tokens + earned).min(capacity);
         self.filled = Some(now);
-        let enough = self.tokens >= CALL_TOKENS;
+        let enough = self.tokens >= f64::from(CALL_TOKENS);
         if enough {
-            self.tokens -= CALL_TOKENS;
+            self.tokens -= f64::from(CALL_TOKENS);
         }
         enough
     }
@@ -140,6 +143,8 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
     let segments: Vec<&str> = call.split('/').filter(|segment| !segment.is_empty()).collect();
     let result = match segments.as_slice() {
         ["exchange", "status"] => Ok(exchange_status(hub)),
+        ["exchange", "schedule"] => Ok(reply_json(StatusCode::OK, &schedule_json())),
+        ["historical", "cutoff"] => Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now()))),
         ["markets"] => hub.with(|venue| markets(venue, &parsed)),
         ["markets", "trades"] => trades(hub, &parsed),
         ["markets", "orderbooks"] if signer.is_none() => Ok(unauthorised()),
@@ -149,11 +154,16 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
             hub.with(|venue| one_orderbook(venue, &percent_decode(ticker), &parsed))
         }
         ["events"] => hub.with(|venue| events(venue, &parsed)),
+        ["events", ticker] => {
+            Ok(hub.with(|venue| one_event(venue, &percent_decode(ticker), &parsed)))
+        }
         ["series"] => hub.with(|venue| series(venue, &parsed)),
+        ["series", ticker] => Ok(hub.with(|venue| one_series(venue, &percent_decode(ticker)))),
         ["account", "limits" | "endpoint_costs"] if signer.is_none() => Ok(unauthorised()),
         ["account", "limits"] => Ok(account_limits(limit)),
         ["account", "endpoint_costs"] => {
-            Ok(reply_json(StatusCode::OK, &json!({"endpoint_costs": []})))
+            let body = json!({"default_cost": CALL_TOKENS, "endpoint_costs": []});
+            Ok(reply_json(StatusCode::OK, &body))
         }
         _ => Ok(not_found()),
     };
@@ -337,6 +347,25 @@ fn events(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
     let items: Vec<_> =
         found.into_iter().map(|event| event_json(catalog, event, nested).to_string()).collect();
     Ok(page("events", &items, next))
+}
+
+/// An event with its markets: inside when `with_nested_markets`, else beside it.
+fn one_event(venue: &mut Venue, ticker: &str, query: &Query) -> Response<Body> {
+    let nested = query.get("with_nested_markets") == Some("true");
+    let catalog = &venue.catalog;
+    let Some(event) = catalog.events.iter().find(|event| event.ticker.as_str() == ticker) else {
+        return not_found();
+    };
+    let beside = if nested { json!([]) } else { markets_of(catalog, event) };
+    let body = json!({"event": event_json(catalog, event, nested), "markets": beside});
+    reply_json(StatusCode::OK, &body)
+}
+
+fn one_series(venue: &mut Venue, ticker: &str) -> Response<Body> {
+    match venue.catalog.series.iter().find(|series| series.ticker.as_str() == ticker) {
+        Some(series) => reply_json(StatusCode::OK, &json!({"series": series_json(series)})),
+        None => not_found(),
+    }
 }
 
 fn series(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {

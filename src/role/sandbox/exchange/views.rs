@@ -49,6 +49,11 @@ struct Plain<'a> {
     can_close_early: bool,
     exchange_index: u8,
     notional_value_dollars: &'a str,
+    /// A day ago the market was not there; the exchange says zeros then, too.
+    previous_yes_bid_dollars: &'a str,
+    previous_yes_ask_dollars: &'a str,
+    previous_price_dollars: &'a str,
+    expiration_value: &'a str,
     settlement_timer_seconds: u32,
     rules_primary: String,
     rules_secondary: &'a str,
@@ -134,6 +139,10 @@ pub fn market_json(catalog: &Catalog, market: &Market) -> String {
                 can_close_early: true,
                 exchange_index: 0,
                 notional_value_dollars: "1.0000",
+                previous_yes_bid_dollars: "0.0000",
+                previous_yes_ask_dollars: "0.0000",
+                previous_price_dollars: "0.0000",
+                expiration_value: "",
                 settlement_timer_seconds: 1,
                 rules_primary: format!("If {title}, then the market resolves to Yes."),
                 rules_secondary: "",
@@ -152,9 +161,13 @@ pub fn market_json(catalog: &Catalog, market: &Market) -> String {
 
 fn overlay(template: &Map<String, Value>, live: &Live) -> serde_json::Result<String> {
     let mut all = template.clone();
-    // What the recorded market became later is not known yet.
-    for key in ["settlement_ts", "settlement_value_dollars", "expiration_value"] {
+    // What the recorded market became later is not known yet. `expiration_value` is there all the
+    // same, and empty: the description of REST requires it.
+    for key in ["settlement_ts", "settlement_value_dollars"] {
         all.remove(key);
+    }
+    if live.settlement_ts.is_none() {
+        all.insert("expiration_value".to_owned(), "".into());
     }
     if let Value::Object(live) = serde_json::to_value(live)? {
         all.extend(live);
@@ -180,17 +193,24 @@ pub fn event_json(catalog: &Catalog, event: &Event, nested: bool) -> Value {
     put("mutually_exclusive", false.into());
     put("collateral_return_type", "".into());
     put("strike_period", "".into());
+    // Required by the description (3.30.0), and null or a list.
+    put("settlement_sources", json!([]));
+    // Not in the description, but in the answers that production gave in August 2026, and the crate
+    // kalshi-trade-rs requires it.
     put("available_on_brokers", false.into());
     put("exchange_index", 0.into());
     all.insert("last_updated_ts".to_owned(), cut_time(event.updated).into());
     if nested {
-        let markets = event.markets.iter().filter_map(|id| catalog.market(*id));
-        let markets: Vec<Value> = markets
-            .filter_map(|market| serde_json::from_str(&market_json(catalog, market)).ok())
-            .collect();
-        all.insert("markets".to_owned(), markets.into());
+        all.insert("markets".to_owned(), markets_of(catalog, event));
     }
     Value::Object(all)
+}
+
+/// The markets of an event.
+pub fn markets_of(catalog: &Catalog, event: &Event) -> Value {
+    let markets = event.markets.iter().filter_map(|id| catalog.market(*id));
+    let parse = |market| serde_json::from_str::<Value>(&market_json(catalog, market)).ok();
+    markets.filter_map(parse).collect()
 }
 
 /// A series.
@@ -210,6 +230,27 @@ pub fn series_json(series: &Series) -> Value {
         "additional_prohibitions": [],
         "last_updated_ts": cut_time(series.updated),
     })
+}
+
+/// When the exchange trades: always. A day's session that closes at its opening hour lasts until the
+/// next day's. No maintenance is announced.
+pub fn schedule_json() -> Value {
+    const DAYS: [&str; 7] =
+        ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+    let mut week = Map::new();
+    week.insert("start_time".to_owned(), "2021-01-01T00:00:00Z".into());
+    week.insert("end_time".to_owned(), "2100-01-01T00:00:00Z".into());
+    for day in DAYS {
+        week.insert(day.to_owned(), json!([{"open_time": "00:00", "close_time": "00:00"}]));
+    }
+    json!({"schedule": {"standard_hours": [week], "maintenance_windows": []}})
+}
+
+/// What is older than these times is served by the historical calls; nothing here is so old.
+pub fn cutoff_json(now: Micros) -> Value {
+    let quarter = later(now, -90 * 86_400);
+    let day = cut_time(Micros(quarter.0 - quarter.0.rem_euclid(86_400_000_000)));
+    json!({"market_settled_ts": day, "trades_created_ts": day, "orders_updated_ts": day})
 }
 
 /// A book as REST shows it: bids only on both sides, the no side in no-leg prices, ascending.
