@@ -20,7 +20,7 @@ sandbox:
 
 test:
 	@.ci/install test
-	cargo nextest run --locked $(ARGS)
+	cargo nextest run --locked --features failpoints $(ARGS)
 
 check: install-tools fmt lint test doc audit
 
@@ -40,7 +40,7 @@ fmt:
 	cargo fmt --check --manifest-path tests/clients/rust/Cargo.toml
 
 lint:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features failpoints -- -D warnings
 
 # Private items too: this is a program, its documentation is for whoever works on it.
 doc:

@@ -15,7 +15,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Cluster, Exchange, Process, gatherer_file, migrate, request};
+use support::{Cluster, Exchange, Process, gatherer_file, get, migrate};
 
 /// What the design allows.
 const START_SECONDS_MAX: f64 = 60.0;
@@ -55,11 +55,7 @@ fn main() {
     while healthy_after.is_none() || covered_after.is_none() {
         assert!(began.elapsed() < PATIENCE, "not there after {PATIENCE:?}: {seen}");
         std::thread::park_timeout(Duration::from_millis(200));
-        let Ok(body) = std::panic::catch_unwind(|| request(&file.health, "GET", "/health", ""))
-        else {
-            continue;
-        };
-        seen = serde_json::from_str(&body).unwrap_or_default();
+        seen = serde_json::from_str(&get(&file.health, "/health")).unwrap_or_default();
         let components = &seen["components"];
         let (wanted, with) =
             (components["books"]["wanted"].as_u64(), components["books"]["with_snapshot"].as_u64());

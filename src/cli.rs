@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ops::exit::Exit;
+use crate::role::sandbox::ChaosKind;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KALSHI_COMMIT"), ")");
 
@@ -47,6 +49,8 @@ pub enum Command {
 Examples:
   kalshi gather
   kalshi gather --config ./gatherer.yaml --check
+  kalshi gather --plan
+  kalshi gather --plan --gatherers 3 --format json
   KALSHI_KEY_ID=... TIMESCALEDB_PASSWORD=... kalshi gather --config ./gatherer.yaml")]
     Gather(Gather),
 
@@ -79,6 +83,7 @@ Examples:
   kalshi sandbox
   kalshi sandbox --markets 2000 --rate 20000 --duration 2m
   kalshi sandbox --chaos kill-gatherer,stop-postgres --seed 7 --format json
+  kalshi sandbox --chaos --duration 10m --seed 7
   kalshi sandbox --replay window-*.jsonl --speed 20
   kalshi sandbox exchange --listen 127.0.0.1:7000 --markets 50"
     )]
@@ -94,6 +99,27 @@ pub struct Gather {
     /// Check the configuration and its connections, change nothing
     #[arg(long)]
     pub check: bool,
+
+    /// Print what it would do at the exchange, connect to no stream
+    ///
+    /// Lists the markets, asks for the account's limits, and prints sessions, markets a session, the
+    /// REST requests a second that lists and poller take, the time until every market is covered,
+    /// and what does not fit.
+    #[arg(long, conflicts_with = "check")]
+    pub plan: bool,
+
+    /// For --plan: gatherers like this one under one user of the exchange, who share its connections
+    /// and its REST budget; by default sessions.user_gatherers
+    #[arg(long, value_name = "N", requires = "plan", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub gatherers: Option<u16>,
+
+    /// For --plan: the most markets of one subscription, which the exchange does not publish
+    #[arg(long, value_name = "N", requires = "plan", value_parser = clap::value_parser!(u32).range(1..))]
+    pub markets_max: Option<u32>,
+
+    /// For --plan: how to print it
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "plan")]
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -138,8 +164,8 @@ pub struct Sandbox {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=200))]
     pub connections: u16,
 
-    /// What to break, on a schedule made from the seed
-    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    /// What to break, on a schedule made from the seed; without a value all that fits the run
+    #[arg(long, value_name = "KIND", value_parser = chaos(), value_delimiter = ',', num_args = 0..=1, default_missing_value = "all")]
     pub chaos: Vec<Chaos>,
 
     /// How long stop-postgres keeps a database away
@@ -163,11 +189,28 @@ pub struct Sandbox {
 pub enum SandboxCommand {
     /// Run the simulated exchange alone, for any client
     #[command(after_help = "\
-The first line on stdout is a JSON object with rest_url, ws_url, key_id and private_key_file.
+The first line on stdout is a JSON object with rest_url, ws_url, control_url, key_id and
+private_key_file.
+
+The control plane under control_url (loopback only; key = number of an account from 0, times in ms,
+channel = orderbook_delta by default):
+  GET  status, ledger/counts, ledger/deltas
+  POST publish
+  POST cut?key&ms  refuse?key&ms&status  close?key&code  stall?key&ms  half-open?key
+       hold?key&ms&what=pongs|everything  pings?key&n
+  POST drop?key&channel&n  repeat?key&channel&n  reset?key&channel
+       terminate?key&channel&code=10|25  dead?key&channel&known=true|false
+  POST fail?key&code&n  ignore?key&n  early?key&n  yes-price?key&ignore=true|false
+       garbage?key&channel  inject (NDJSON in the body)
+  POST rest?fault=status&status|slow&delay_ms|repeat-cursor|empty-page|shift-back&items|
+       shift-on&items|clear, with n or ms, and key or path where only some calls are meant
+  POST maintenance?ms&in_ms  trading?active=true|false  limits?markets&commands&outbox_bytes&read_tokens
+  POST churn?per_minute&ms  burst?rate|factor&ms  blast?changes
 
 Examples:
   kalshi sandbox exchange --listen 127.0.0.1:7000
-  kalshi sandbox exchange --listen 127.0.0.1:0 --idle")]
+  kalshi sandbox exchange --listen 127.0.0.1:0 --idle
+  curl -X POST 'http://127.0.0.1:7000/sandbox/refuse?key=0&ms=5000&status=429'")]
     Exchange(Exchange),
 }
 
@@ -181,7 +224,7 @@ pub struct Exchange {
     pub flow: Flow,
 
     /// Publish only what is injected
-    #[arg(long, conflicts_with_all = ["markets", "rate", "duration", "replay", "speed"])]
+    #[arg(long, conflicts_with_all = ["markets", "multivariate", "rate", "duration", "replay", "speed"])]
     pub idle: bool,
 }
 
@@ -192,6 +235,10 @@ pub struct Flow {
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub markets: u32,
 
+    /// Multivariate (combo) markets to generate beside them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub multivariate: u32,
+
     /// Order-book changes a second over all markets
     #[arg(long, value_name = "R", default_value_t = 2000.0, value_parser = positive)]
     pub rate: f64,
@@ -201,7 +248,7 @@ pub struct Flow {
     pub duration: Option<Duration>,
 
     /// Publish recorded frames instead of generated ones
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["markets", "rate", "duration"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["markets", "multivariate", "rate", "duration"])]
     pub replay: Vec<PathBuf>,
 
     /// How many times faster than recorded; by default 20, and 1 for `exchange`
@@ -213,20 +260,22 @@ pub struct Flow {
     pub seed: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What to break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chaos {
-    /// Each gatherer in turn has no connection to the exchange for a third of the run
-    Cut,
-    /// kill -9 of a gatherer
-    KillGatherer,
-    /// kill -9 of the deduplicator
-    KillDedup,
-    /// A gatherer's PostgreSQL crashes and comes back after some seconds
-    KillPostgres,
-    /// A gatherer's PostgreSQL is away for the length of the outage
-    StopPostgres,
-    /// A gatherer's database is dropped and made anew; its journal stays
-    WipeGatherer,
+    /// Everything that fits the run.
+    All,
+    One(ChaosKind),
+}
+
+/// Reads a kind, and lists all of them in the help.
+fn chaos() -> impl TypedValueParser<Value = Chaos> {
+    let all = PossibleValue::new("all").help("Everything that fits the run");
+    let kinds = ChaosKind::ALL.map(|kind| PossibleValue::new(kind.name()).help(kind.help()));
+    PossibleValuesParser::new([all].into_iter().chain(kinds)).try_map(|name| match name.as_str() {
+        "all" => Ok(Chaos::All),
+        name => name.parse().map(Chaos::One),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -340,6 +389,11 @@ mod tests {
             "gather --confg x",
             "gather --config",
             "migrate --dry-run --status",
+            "gather --check --plan",
+            "gather --gatherers 3",
+            "gather --format json",
+            "gather --plan --gatherers 0",
+            "gather --plan --markets-max 0",
             "sandbox --gatherers 0",
             "sandbox --connections 0",
             "sandbox --rate -1",
@@ -368,7 +422,10 @@ mod tests {
         );
         assert_eq!((all.flow.markets, all.gatherers, all.connections), (50, 2, 8));
         assert_eq!((all.flow.duration, all.flow.seed), (Some(Duration::from_secs(90)), Some(7)));
-        assert_eq!(all.chaos, [Chaos::Cut, Chaos::KillGatherer, Chaos::StopPostgres]);
+        let kinds = [ChaosKind::Cut, ChaosKind::KillGatherer, ChaosKind::StopPostgres];
+        assert_eq!(all.chaos, kinds.map(Chaos::One));
+        assert_eq!(sandbox("sandbox --chaos --duration 10m").chaos, [Chaos::All]);
+        assert_eq!(sandbox("sandbox").chaos, []);
         assert_eq!((all.format, all.keep), (Format::Json, true));
         let replay = sandbox("sandbox --replay a.jsonl b.jsonl --speed 20");
         assert_eq!(replay.flow.replay.len(), 2);

@@ -42,11 +42,13 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
+    #[cfg(feature = "failpoints")]
+    ops::crash::arm();
     // Another provider can only have been installed by a library, which none of ours does.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_name("kalshi")
+        .thread_name("worker")
         .build()
         .context("start runtime")?;
     let result = runtime.block_on(Box::pin(dispatch(command)));
@@ -59,8 +61,18 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Gather(arguments) if arguments.check => {
             let config = load(config::load_gatherer(&arguments.config), Output::Person)?;
-            role::gather::check(config).await?;
+            role::gather::check::run(config).await?;
             announce_fine(&arguments.config)
+        }
+        Command::Gather(arguments) if arguments.plan => {
+            let config = load(config::load_gatherer(&arguments.config), Output::Person)?;
+            let markets_max = arguments.markets_max.map(usize::try_from).transpose();
+            let options = role::gather::forecast::Options {
+                gatherers: arguments.gatherers,
+                markets_max: markets_max.context("count markets")?,
+                json: matches!(arguments.format, cli::Format::Json),
+            };
+            role::gather::forecast::run(config, options).await
         }
         Command::Gather(arguments) => {
             let config = load(config::load_gatherer(&arguments.config), Output::Configured)?;
@@ -125,24 +137,28 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
             Source::Idle
         } else if flow.replay.is_empty() {
             let markets = usize::try_from(flow.markets).context("count markets")?;
-            Source::Generated { markets, rate: flow.rate, duration: flow.duration }
+            let multivariate = usize::try_from(flow.multivariate).context("count markets")?;
+            Source::Generated { markets, multivariate, rate: flow.rate, duration: flow.duration }
         } else {
             Source::Replay { files: flow.replay, speed: flow.speed.unwrap_or(1.0) }
         };
         return role::sandbox::exchange_only(alone.listen, source, flow.seed, shutdown).await;
     }
     let flow = arguments.flow;
-    let chaos = arguments.chaos.into_iter().map(|kind| match kind {
-        cli::Chaos::Cut => ChaosKind::Cut,
-        cli::Chaos::KillGatherer => ChaosKind::KillGatherer,
-        cli::Chaos::KillDedup => ChaosKind::KillDedup,
-        cli::Chaos::KillPostgres => ChaosKind::KillPostgres,
-        cli::Chaos::StopPostgres => ChaosKind::StopPostgres,
-        cli::Chaos::WipeGatherer => ChaosKind::WipeGatherer,
-    });
+    let mut chaos = Vec::new();
+    for choice in arguments.chaos {
+        let kinds = match choice {
+            cli::Chaos::All => {
+                ChaosKind::fitting(usize::from(arguments.gatherers), !flow.replay.is_empty())
+            }
+            cli::Chaos::One(kind) => vec![kind],
+        };
+        chaos.extend(kinds);
+    }
     let defaults = Options::default();
     let options = Options {
         markets: usize::try_from(flow.markets).context("count markets")?,
+        multivariate: usize::try_from(flow.multivariate).context("count markets")?,
         rate: flow.rate,
         gatherers: usize::from(arguments.gatherers),
         connections: arguments.connections,
@@ -150,7 +166,7 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         speed: flow.speed.unwrap_or(defaults.speed),
         seed: flow.seed,
         replay: flow.replay,
-        chaos: chaos.collect(),
+        chaos,
         outage: arguments.outage,
         format: match arguments.format {
             cli::Format::Table => Verdict::Table,

@@ -7,7 +7,6 @@
 
 #![expect(clippy::indexing_slicing, reason = "a report without one of its keys fails the test")]
 
-#[expect(dead_code, reason = "the clients need the exchange alone")]
 mod support;
 
 use std::fs;

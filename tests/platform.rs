@@ -139,6 +139,49 @@ fn a_database_away_for_a_minute_costs_time_and_no_frame() {
     }
 }
 
+/// A generated run with these faults, each of which must have struck.
+fn trouble(kinds: &str, duration: &str, seed: &str) -> Value {
+    let flow = ["--markets", "60", "--rate", "400", "--duration", duration];
+    let verdict = sandbox(&[&flow[..], &["--chaos", kinds, "--seed", seed]].concat());
+    for kind in kinds.split(',') {
+        let events = verdict["chaos"].as_array().expect("events").iter();
+        let really = events.filter(|event| event["kind"] == kind && event["skipped"].is_null());
+        assert!(really.count() >= 1, "{kind} in {verdict}");
+    }
+    verdict
+}
+
+#[test]
+fn streams_with_missing_doubled_and_senseless_frames_are_healed() {
+    trouble("skip,repeat,reset,terminate,garbage,close-codes,ping-flood", "60s", "7");
+}
+
+#[test]
+fn sockets_and_subscriptions_that_fall_silent_are_found_and_replaced() {
+    trouble("stall,half-open,dead-sid,command-errors,command-timeouts", "100s", "7");
+}
+
+#[test]
+fn refusals_storms_maintenance_and_churn_are_outlived() {
+    trouble("refuse,rest,maintenance,churn,burst", "60s", "7");
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_nothing() {
+    let verdict = trouble("restart-gatherer", "45s", "7");
+    assert_eq!(struck(&verdict, "restart-gatherer"), 3);
+}
+
+#[test]
+fn a_gatherer_may_die_at_any_step_of_a_frame() {
+    if !cfg!(feature = "failpoints") {
+        panic!("build with --features failpoints, as make test does");
+    }
+    let verdict = trouble("crash-gatherer", "75s", "7");
+    // Before the write, before the flush, before the decoding, in the batch, after the commit.
+    assert_eq!(struck(&verdict, "crash-gatherer"), 5);
+}
+
 #[test]
 fn a_wiped_database_is_filled_again_from_the_journal() {
     let verdict = sandbox(&[

@@ -155,7 +155,7 @@ COMMENT ON COLUMN coverage.covered_to IS 'Our clock at the last frame or pong th
 COMMENT ON COLUMN coverage.first_exchange_ts IS 'The exchange''s clock at the first record of the market in the stretch.';
 COMMENT ON COLUMN coverage.last_exchange_ts IS 'The exchange''s clock at the last one.';
 COMMENT ON COLUMN coverage.records IS 'Records of the market in the stretch; null when a crash lost the count.';
-COMMENT ON COLUMN coverage.ended_by IS 'gap, reset, disconnect, terminal_error, overload, stop, crash, unsubscribed, decode_error, integrity or continues.';
+COMMENT ON COLUMN coverage.ended_by IS 'gap, reset, disconnect, terminal_error, overload, stop, crash, unsubscribed, decode_error, integrity, journal_damage or continues.';
 
 CREATE TABLE coverage_open (
     session_id        bigint NOT NULL,

@@ -11,6 +11,7 @@ use crate::kalshi::Api;
 use crate::kalshi::auth::Credentials;
 use crate::log::journal;
 use crate::ops::telemetry;
+use crate::role::gather::poller;
 use crate::role::gather::{Config, Markets, Multivariate, Sessions};
 
 /// Two segments of the journal and what is written while one is being removed.
@@ -25,6 +26,8 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));
     let markets = markets(root.section("markets"));
+    let audit_period = audit(root.section("audit"));
+    let poller = poller(&root);
     storage(root.section("storage"));
     let server = shared::server(&root);
     let logging = shared::logging(&root);
@@ -36,19 +39,23 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
         journal: journal?,
         sessions: sessions?,
         markets: markets?,
+        audit_period: audit_period?,
+        poller: poller?,
         server: server?,
     };
     Some((gatherer, logging?))
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 11] = [
     "gatherer_id",
     "api",
     "database",
     "journal",
     "sessions",
     "markets",
+    "audit",
+    "poller",
     "storage",
     "server",
     "logging",
@@ -110,14 +117,28 @@ fn sessions(section: Section<'_>) -> Option<Sessions> {
         second.saturating_mul(300),
         units::duration_within(second, second.saturating_mul(3600), "a time from 1s to 1h"),
     );
+    let user_connections_max = section.get("user_connections_max", 200, units::connections);
+    let user_gatherers = section.get("user_gatherers", 1, units::gatherers);
+    let context = section.context();
     section.finish();
-    Some(Sessions {
+    let sessions = Sessions {
         ticker: ticker?,
         trade: trade?,
         lifecycle: lifecycle?,
         orderbook: orderbook?,
         reconnect_max: reconnect_max?,
-    })
+        user_connections_max: user_connections_max?,
+        user_gatherers: user_gatherers?,
+    };
+    let (each, sharing) = (sessions.count(), usize::from(sessions.user_gatherers));
+    let allowed = usize::from(sessions.user_connections_max);
+    if each.saturating_mul(sharing) > allowed {
+        context.notice(format!(
+            "`sessions`: {sharing} x {each} connections are more than the {allowed} that the \
+             exchange allows one user; `kalshi gather --plan` says what fits"
+        ));
+    }
+    Some(sessions)
 }
 
 fn markets(section: Section<'_>) -> Option<Markets> {
@@ -127,31 +148,68 @@ fn markets(section: Section<'_>) -> Option<Markets> {
             "include" => Ok(Multivariate::Include),
             _ => Err("is not one of exclude, include".to_owned()),
         });
-    let series = series(&section, "series");
-    let exclude_series = series_not_in(&section, "exclude_series", series.as_deref());
+    let series = patterns(&section, "series", units::series, None);
+    let exclude_series =
+        patterns(&section, "exclude_series", units::series, Some(("series", series.as_deref())));
+    let tickers = patterns(&section, "tickers", units::market, None);
+    let exclude_tickers =
+        patterns(&section, "exclude_tickers", units::market, Some(("tickers", tickers.as_deref())));
     section.finish();
-    Some(Markets { multivariate: multivariate?, series: series?, exclude_series: exclude_series? })
+    Some(Markets {
+        multivariate: multivariate?,
+        series: series?,
+        exclude_series: exclude_series?,
+        tickers: tickers?,
+        exclude_tickers: exclude_tickers?,
+    })
 }
 
-fn series(section: &Section<'_>, key: &'static str) -> Option<Vec<String>> {
-    series_not_in(section, key, None)
-}
-
-fn series_not_in(
+/// A list of patterns, none of which is in another list.
+fn patterns(
     section: &Section<'_>,
     key: &'static str,
-    others: Option<&[String]>,
+    parse: fn(&str) -> Result<String, String>,
+    others: Option<(&str, Option<&[String]>)>,
 ) -> Option<Vec<String>> {
     let names = section.texts(key)?.into_iter().map(|field| {
-        let name = field.parse(section.context(), units::series)?;
-        if others.is_some_and(|others| others.contains(&name)) {
-            field.problem(section.context(), "is in `series` too");
+        let name = field.parse(section.context(), parse)?;
+        if let Some((other, Some(names))) = others
+            && names.contains(&name)
+        {
+            field.problem(section.context(), &format!("is in `{other}` too"));
             return None;
         }
         Some(name)
     });
     // Collected twice, so that the first wrong one does not hide the next.
     names.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// The period of the audit; none when it is off.
+fn audit(section: Section<'_>) -> Option<Option<Duration>> {
+    let period = section.get("period", Some(HOUR.saturating_mul(6)), units::audit_period);
+    section.finish();
+    period
+}
+
+/// `off`, or how much books are polled over REST.
+fn poller(root: &Section<'_>) -> Option<Option<poller::Config>> {
+    if root.is_text("poller") {
+        return root.get("poller", None, |text| match text.trim() {
+            "off" => Ok(None),
+            _ => Err("is neither off nor a mapping like { share: 0.5 }".to_owned()),
+        });
+    }
+    let section = root.section("poller");
+    let share = section.get("share", 0.5, units::share);
+    let second = Duration::from_secs(1);
+    let interval_min = section.get(
+        "interval_min",
+        second.saturating_mul(60),
+        units::duration_within(second, HOUR.saturating_mul(24), "a time from 1s to 24h"),
+    );
+    section.finish();
+    Some(Some(poller::Config { share: share?, interval_min: interval_min? }))
 }
 
 /// How rows are kept is not this version's to choose: the form is checked, so that a file that is right

@@ -120,6 +120,11 @@ impl<'a> Section<'a> {
         self.ask(key).is_some()
     }
 
+    /// Whether the file gives the key a single value.
+    pub fn is_text(&self, key: &'static str) -> bool {
+        self.ask(key).is_some_and(|entry| matches!(entry.node.value, Value::Text(_)))
+    }
+
     fn find(&self, key: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }

@@ -122,10 +122,19 @@ fn only_what_is_required_and_the_defaults_of_the_rest() {
     assert_eq!(config.journal.max_age, Duration::from_secs(72 * 3600));
     assert_eq!(config.journal.max_bytes, 50 << 30);
     let reconnect_max = Duration::from_secs(300);
-    let sessions = Sessions { ticker: 2, trade: 2, lifecycle: 2, orderbook: 144, reconnect_max };
+    let sessions = Sessions {
+        ticker: 2,
+        trade: 2,
+        lifecycle: 2,
+        orderbook: 144,
+        reconnect_max,
+        user_connections_max: 200,
+        user_gatherers: 1,
+    };
     assert_eq!(config.sessions, sessions);
     assert_eq!(config.markets.multivariate, Multivariate::Exclude);
     assert!(config.markets.series.is_empty() && config.markets.exclude_series.is_empty());
+    assert_eq!(config.audit_period, Some(Duration::from_secs(6 * 3600)));
     assert_eq!(config.server.health.to_string(), "0.0.0.0:8080");
     assert_eq!(config.server.metrics.to_string(), "0.0.0.0:9090");
     assert_eq!(loaded.telemetry, telemetry::Config::default());
@@ -143,6 +152,7 @@ fn the_examples_are_right_and_show_the_defaults() {
     assert_eq!(shown.config.journal.max_age, bare.config.journal.max_age);
     assert_eq!(shown.config.sessions, bare.config.sessions);
     assert_eq!(shown.config.markets, bare.config.markets);
+    assert_eq!(shown.config.audit_period, bare.config.audit_period);
     assert_eq!(shown.config.server, bare.config.server);
     assert_eq!(shown.telemetry, bare.telemetry);
     assert!(shown.notices.is_empty(), "{:?}", shown.notices);
@@ -207,6 +217,7 @@ sessions:
   orderbook: 0
   ticker: lots
 markets: { series: [KXA, 'KX B'], exclude_series: [KXA], multivariate: {} }
+audit: { period: sometimes, perid: 1h }
 storage: []
 server: { health: 8080 }
 logging: { level: loud, format: xml }
@@ -232,15 +243,17 @@ loging: {}
             "16: sessions.ticker: `lots` is not a number of sessions from 1 to 1000",
             "17: markets.series[1]: `KX B` is not a series like KXGOLD15M or KXBTC*",
             "17: markets.multivariate: must be a single value, not a mapping",
-            "18: storage: must be a mapping, not a list",
-            "19: server.health: `8080` is not an address like 127.0.0.1:8080 or [::]:8080",
-            "20: logging.level: `loud` is no log level: give off, error, warn, info, debug, trace, or levels by module like info,kalshi::pg=debug",
-            "20: logging.format: `xml` is not one of json, text",
-            "21: loging: is not a known key: did you mean `logging`?",
+            "18: audit.period: `sometimes` is neither off nor a time from 10s to 30d",
+            "18: audit.perid: is not a known key: did you mean `period`?",
+            "19: storage: must be a mapping, not a list",
+            "20: server.health: `8080` is not an address like 127.0.0.1:8080 or [::]:8080",
+            "21: logging.level: `loud` is no log level: give off, error, warn, info, debug, trace, or levels by module like info,kalshi::pg=debug",
+            "21: logging.format: `xml` is not one of json, text",
+            "22: loging: is not a known key: did you mean `logging`?",
         ]
     );
     let text = place.gatherer(source).map(|_| ()).unwrap_err().to_string();
-    assert!(text.starts_with("g.yaml has 22 problems\n  g.yaml:1:1: gatherer_id: "), "{text}");
+    assert!(text.starts_with("g.yaml has 24 problems\n  g.yaml:1:1: gatherer_id: "), "{text}");
 }
 
 #[test]
@@ -249,6 +262,34 @@ fn an_excluded_series_cannot_be_chosen() {
         "{DATABASE}markets: {{ series: [A], exclude_series: [A, B] }}\n"
     )));
     assert_eq!(problems, ["8: markets.exclude_series[0]: `A` is in `series` too"]);
+}
+
+#[test]
+fn markets_and_poller_are_read_and_checked() {
+    let place = Place::new();
+    let load = |text: &str| place.gatherer(&with_database(&format!("{DATABASE}{text}")));
+    let config = |text: &str| load(text).unwrap_or_else(|e| panic!("{e}")).config;
+    let poller = config("").poller.unwrap();
+    assert_eq!((poller.share, poller.interval_min.as_secs()), (0.5, 60));
+    assert!(config("poller: off\n").poller.is_none());
+    let poller = config("poller: { share: 0.25, interval_min: 5m }\n").poller.unwrap();
+    assert_eq!((poller.share, poller.interval_min.as_secs()), (0.25, 300));
+    let markets = config("markets: { tickers: [\"KXA-*\"], exclude_tickers: [KXA-1] }\n").markets;
+    assert_eq!(
+        (markets.tickers, markets.exclude_tickers),
+        (vec!["KXA-*".into()], vec!["KXA-1".into()])
+    );
+    let problems = place.problems(&with_database(&format!(
+        "{DATABASE}markets: {{ tickers: [A], exclude_tickers: [A, 'B C'] }}\n\
+         poller: {{ share: 2, interval_min: 1ms }}\nsessions: {{ user_gatherers: 0 }}\n"
+    )));
+    assert_eq!(problems.len(), 5, "{problems:#?}");
+    assert!(problems.iter().any(|p| p.contains("`A` is in `tickers` too")), "{problems:#?}");
+    let problems = place.problems(&with_database(&format!("{DATABASE}poller: on\n")));
+    assert!(problems[0].contains("neither off nor"), "{problems:?}");
+    let notices =
+        load("sessions: { user_gatherers: 3 }\n").unwrap_or_else(|e| panic!("{e}")).notices;
+    assert!(notices[0].contains("3 x 150 connections"), "{notices:?}");
 }
 
 #[test]

@@ -33,6 +33,20 @@ pub fn retention(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
+/// How often each book is compared; None is never.
+pub fn audit_period(text: &str) -> Result<Option<Duration>, String> {
+    let text = text.trim();
+    if matches!(text, "off" | "0") {
+        return Ok(None);
+    }
+    let bounds = Duration::from_secs(10)..=Duration::from_secs(30 * 86_400);
+    match duration(text) {
+        Ok(value) if value.is_zero() => Ok(None),
+        Ok(value) if bounds.contains(&value) => Ok(Some(value)),
+        Ok(_) | Err(_) => Err("is neither off nor a time from 10s to 30d".to_owned()),
+    }
+}
+
 /// `50GiB`, `1.5GB` is not; a bare number is bytes.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let error = || "is not a size like 512MiB, 50GiB or 2TB".to_owned();
@@ -61,6 +75,30 @@ pub fn sessions(text: &str) -> Result<u16, String> {
     match text.trim().parse() {
         Ok(count) if (1..=MAX).contains(&count) => Ok(count),
         _ => Err(format!("is not a number of sessions from 1 to {MAX}")),
+    }
+}
+
+/// The connections that one user may have.
+pub fn connections(text: &str) -> Result<u16, String> {
+    match text.trim().parse() {
+        Ok(count) if (4..=10_000).contains(&count) => Ok(count),
+        _ => Err("is not a number of connections from 4 to 10000".to_owned()),
+    }
+}
+
+/// A count of gatherers.
+pub fn gatherers(text: &str) -> Result<u16, String> {
+    match text.trim().parse() {
+        Ok(count) if (1..=100).contains(&count) => Ok(count),
+        _ => Err("is not a number of gatherers from 1 to 100".to_owned()),
+    }
+}
+
+/// A part of a whole.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.trim().parse() {
+        Ok(share) if (0.001..=1.0).contains(&share) => Ok(share),
+        _ => Err("is not a share from 0.001 to 1".to_owned()),
     }
 }
 
@@ -95,6 +133,12 @@ pub fn series(text: &str) -> Result<String, String> {
         return Err("is not a series like KXGOLD15M or KXBTC*".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A pattern of market tickers.
+pub fn market(text: &str) -> Result<String, String> {
+    series(text)
+        .map_err(|_| "is not a market like KXGOLD15M-26AUG050800-00 or KXBTC*-T9*".to_owned())
 }
 
 /// `https://...`, or `http://...` on a loopback host; without the slash at its end.
@@ -152,6 +196,18 @@ mod tests {
         assert_eq!(retention("forever").unwrap(), None);
         assert_eq!(retention("90d").unwrap(), Some(Duration::from_secs(90 * 86_400)));
         assert!(retention("1m").is_err() && retention("never").is_err());
+    }
+
+    #[test]
+    fn audit_periods() {
+        for text in ["off", "0", "0s", " off "] {
+            assert_eq!(audit_period(text), Ok(None), "{text}");
+        }
+        assert_eq!(audit_period("6h"), Ok(Some(Duration::from_secs(6 * 3600))));
+        assert_eq!(audit_period("10s"), Ok(Some(Duration::from_secs(10))));
+        for text in ["9s", "31d", "on", "", "-1s", "6"] {
+            assert!(audit_period(text).is_err(), "{text}");
+        }
     }
 
     #[test]

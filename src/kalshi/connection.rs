@@ -1,6 +1,7 @@
 //! The life of a session: connect, serve the connection until it ends, wait, connect again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::SinkExt;
@@ -13,145 +14,193 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kalshi::Api;
 use crate::kalshi::reader::{End, Reader};
+use crate::kalshi::reconnect::{Outcome, Waits};
 use crate::kalshi::session::{
-    CloseReason, FrameSink, Links, Notice, SessionEvent, SessionState, Settings, Slot,
+    CloseReason, FrameSink, Links, Notice, Session, SessionEvent, SessionState, Settings, Slot,
     next_session_id,
 };
 use crate::kalshi::socket::{ConnectError, Socket, connect};
-use crate::kalshi::subscribe::Learned;
+use crate::kalshi::subscribe::Kept;
 use crate::model::{Channel, Micros};
-use crate::ops::backoff::Backoff;
 
 /// How long a closing handshake may take before the socket is dropped.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// Messages waiting to be written beside commands: pings that were not answered yet (two, with a
-/// timeout of two intervals), one more that is due, and a close.
-const OUTGOING_EXTRA: usize = 4;
-/// After a refused key even the first wait is this many times the usual one.
-const REFUSED_FACTOR: u32 = 30;
+/// timeout of two intervals), one more that is due, a close, and two questions about a silent
+/// subscription.
+const OUTGOING_EXTRA: usize = 6;
+/// Close codes by which the exchange tells a client that it is at fault.
+const REFUSING_CODES: std::ops::RangeInclusive<u16> = 4000..=4999;
+/// Going away, and service restart.
+const RESTART_CODES: [u16; 2] = [1001, 1012];
+/// Try again later.
+const LATER_CODE: u16 = 1013;
 
 /// What outlives a connection.
-pub(super) struct Life<S> {
-    pub slot: Slot,
-    pub api: Api,
-    pub links: Links,
-    pub sink: Arc<S>,
-    pub settings: Settings,
-    pub shutdown: CancellationToken,
-    pub learned: Learned,
-    pub state: SessionState,
+pub struct Life<S> {
+    pub(super) slot: Slot,
+    api: Api,
+    pub(super) links: Links,
+    pub(super) sink: Arc<S>,
+    pub(super) settings: Settings,
+    pub(super) shutdown: CancellationToken,
+    /// Empty while there is a connection, whose reader has it.
+    pub(super) kept: Kept,
+    /// The beginning of the session, by our clock.
+    pub(super) began: Micros,
+    pub(super) state: SessionState,
     /// A notice had no room, or lifecycle frames may have been missed: the registry must list.
-    pub missed: bool,
+    pub(super) missed: bool,
     /// Whether the channel was subscribed before: the next time, frames were missed in between.
-    pub subscribed_before: bool,
+    pub(super) subscribed_before: bool,
     /// How far the exchange's clock is ahead of ours, as a refused handshake told.
     skew_micros: i64,
-    /// A refused key is an error of the configuration: said once until it works again.
-    refusal_said: bool,
-}
-
-/// See [`crate::kalshi::session::run`].
-pub async fn run<S: FrameSink>(
-    slot: Slot,
-    api: Api,
-    links: Links,
-    sink: Arc<S>,
-    settings: Settings,
-    shutdown: CancellationToken,
-) {
-    let mut life = Life {
-        slot,
-        api,
-        links,
-        sink,
-        settings,
-        shutdown,
-        learned: Learned::default(),
-        state: SessionState::default(),
-        missed: false,
-        subscribed_before: false,
-        skew_micros: 0,
-        refusal_said: false,
-    };
-    life.run().await;
+    waits: Waits,
 }
 
 impl<S: FrameSink> Life<S> {
-    async fn run(&mut self) {
-        let (base, cap) = (self.settings.backoff_base, self.settings.backoff_cap);
-        let mut backoff = Backoff::new(base, cap);
-        let mut refusals = Backoff::new(base.saturating_mul(REFUSED_FACTOR).min(cap), cap);
-        let mut wait = self.settings.start_delay;
-        while self.paused(wait).await {
-            wait = match self.attempt().await {
-                Ok((End { reason: CloseReason::Stop, .. }, _)) => return,
-                Ok((_, lasted)) => {
-                    refusals.reset();
-                    if lasted >= self.settings.stable_after {
-                        backoff.reset();
-                    }
-                    backoff.next_delay()
-                }
-                Err(ConnectError::Refused { skew_ms: None, .. } | ConnectError::Setup(_)) => {
-                    // Never at once: a refused key stays refused.
-                    refusals.next_delay().max(base)
-                }
-                Err(_) => backoff.next_delay(),
-            };
+    pub fn new(session: Session<S>) -> Self {
+        let Session { slot, api, links, sink, settings, shutdown } = session;
+        Self {
+            slot,
+            api,
+            links,
+            sink,
+            waits: Waits::new(&settings),
+            kept: Kept::new(&settings),
+            began: (settings.clock)(),
+            settings,
+            shutdown,
+            state: SessionState::default(),
+            missed: false,
+            subscribed_before: false,
+            skew_micros: 0,
         }
     }
 
-    /// Waits; false when it is time to stop.
-    async fn paused(&self, wait: Duration) -> bool {
+    /// See [`Session::run`].
+    pub async fn run(&mut self) {
+        let start = tokio::time::sleep(self.settings.start_delay);
+        let shutdown = self.shutdown.clone();
+        if shutdown.run_until_cancelled(start).await.is_none() {
+            return;
+        }
+        loop {
+            // What the signal said before this attempt is not news to the wait after it.
+            self.links.resume.mark_unchanged();
+            let Some(outcome) = self.attempt().await else { return };
+            let wait = self.waits.after(outcome);
+            if !self.paused(wait).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits, less when the exchange is said to be back; false when it is time to stop.
+    async fn paused(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let shutdown = self.shutdown.clone();
+        let resumed = async {
+            // Nobody left to tell us: then the wait alone counts.
+            if self.links.resume.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let until = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return false,
+            () = tokio::time::sleep_until(until) => return true,
+            () = resumed => until.min(Instant::now() + self.waits.resume()),
+        };
         tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => false,
-            () = tokio::time::sleep(wait) => true,
+            () = shutdown.cancelled() => false,
+            () = tokio::time::sleep_until(until) => true,
         }
     }
 
-    /// One connection, from its handshake to its end; how it ended and how long it lasted.
-    async fn attempt(&mut self) -> Result<(End, Duration), ConnectError> {
+    /// One connection, from its handshake to its end; none when it is time to stop.
+    async fn attempt(&mut self) -> Option<Outcome> {
         let now = Micros(self.now().0.saturating_add(self.skew_micros));
-        let (max, limit) = (self.settings.max_message, self.settings.connect_timeout);
+        let shutdown = self.shutdown.clone();
         let connected = tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => {
-                return Ok((End::stop(), Duration::ZERO));
-            }
-            connected = connect(&self.api, now, max, limit) => connected,
+            () = shutdown.cancelled() => return None,
+            connected = connect(&self.api, now, &self.settings) => connected,
         };
         match connected {
             Ok(socket) => {
-                self.refusal_said = false;
                 let start = Instant::now();
                 let end = Box::pin(self.serve(socket)).await;
-                Ok((end, start.elapsed()))
+                let lasted = start.elapsed();
+                match end {
+                    End { reason: CloseReason::Stop, .. } => None,
+                    End { code: Some(code), detail, .. } if REFUSING_CODES.contains(&code) => {
+                        self.refused(&detail, "the message says what the exchange objects to");
+                        Some(Outcome::Refused)
+                    }
+                    End { code: Some(LATER_CODE), .. } => Some(Outcome::Later { after: None }),
+                    End { code: Some(code), .. } if RESTART_CODES.contains(&code) => {
+                        Some(Outcome::Restart { lasted })
+                    }
+                    End { .. } => Some(Outcome::Lost { lasted }),
+                }
             }
-            Err(error) => {
-                self.refused(&error);
-                self.state.last_error = Some(error.to_string());
-                self.publish();
-                Err(error)
-            }
+            Err(error) => Some(self.not_connected(&error)),
         }
     }
 
-    fn refused(&mut self, error: &ConnectError) {
+    fn not_connected(&mut self, error: &ConnectError) -> Outcome {
         let slot = self.slot.name.as_str();
-        match error {
+        self.state.last_error = Some(error.to_string());
+        let outcome = match error {
             ConnectError::Refused { skew_ms: Some(ms), .. } => {
                 self.skew_micros = self.skew_micros.saturating_add(ms.saturating_mul(1000));
                 tracing::warn!(slot, %error, "signing with the exchange's clock instead of ours");
+                Outcome::Failed { after: None }
             }
-            ConnectError::Refused { .. } | ConnectError::Setup(_) if self.refusal_said => {
-                tracing::debug!(slot, %error, "connection refused again");
+            ConnectError::Refused { .. } => {
+                let remedy = "check api.key_id and the private key: it must be this key's, not \
+                            revoked, and of this environment (demo keys do not work in production)";
+                self.refused(&error.to_string(), remedy);
+                Outcome::Refused
             }
-            ConnectError::Refused { .. } | ConnectError::Setup(_) => {
-                self.refusal_said = true;
-                tracing::error!(slot, %error, "check the API key; trying again slowly");
+            ConnectError::Setup(_) => {
+                self.refused(&error.to_string(), "correct the configuration or this machine");
+                Outcome::Refused
             }
-            _ => tracing::warn!(slot, %error, "connection failed"),
+            ConnectError::Status { code, retry_after, .. } => {
+                tracing::warn!(slot, %error, "connection failed");
+                match code {
+                    429 => Outcome::Later { after: *retry_after },
+                    _ => Outcome::Failed { after: *retry_after },
+                }
+            }
+            ConnectError::Network(_) | ConnectError::Timeout(_) => {
+                tracing::warn!(slot, %error, "connection failed");
+                Outcome::Failed { after: None }
+            }
+        };
+        self.publish();
+        outcome
+    }
+
+    /// The exchange will not have us: said once for all sessions, with what to do about it.
+    fn refused(&mut self, error: &str, remedy: &str) {
+        let slot = self.slot.name.as_str();
+        if self.links.refusal_said.swap(true, Ordering::Relaxed) {
+            tracing::debug!(slot, error, "connection refused");
+        } else {
+            tracing::error!(slot, error, remedy, "connection refused; trying again slowly");
+        }
+        self.state.refused = true;
+        self.publish();
+    }
+
+    /// The exchange takes us.
+    pub(super) fn accepted(&mut self) {
+        if std::mem::take(&mut self.state.refused) {
+            self.links.refusal_said.store(false, Ordering::Relaxed);
         }
     }
 
@@ -192,7 +241,7 @@ impl<S: FrameSink> Life<S> {
         }
 
         let at = self.now();
-        let End { reason, detail } = &end;
+        let End { reason, detail, .. } = &end;
         match reason {
             CloseReason::Stop => tracing::info!(slot, session = id, "closed the connection"),
             _ => tracing::warn!(

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -259,6 +260,20 @@ fn unknown_field(kind: &'static str, rest: &Rest) -> Option<(&'static str, Strin
     Some((kind, format!("{} = {}", excerpt(name), excerpt(&value.to_string()))))
 }
 
+/// A text that borrows from the frame also inside of options and lists, where serde would copy a
+/// `Cow`.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 #[derive(Deserialize)]
 struct RawDelta<'a> {
     #[serde(borrow)]
@@ -270,7 +285,7 @@ struct RawDelta<'a> {
     #[serde(borrow)]
     side: Cow<'a, str>,
     #[serde(default, borrow)]
-    ts: Option<Cow<'a, str>>,
+    ts: Option<Text<'a>>,
     #[serde(default)]
     ts_ms: Option<i64>,
 }
@@ -280,9 +295,9 @@ struct RawSnapshot<'a> {
     #[serde(borrow)]
     market_ticker: Cow<'a, str>,
     #[serde(default, borrow)]
-    yes_dollars_fp: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    yes_dollars_fp: Vec<(Text<'a>, Text<'a>)>,
     #[serde(default, borrow)]
-    no_dollars_fp: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    no_dollars_fp: Vec<(Text<'a>, Text<'a>)>,
 }
 
 #[derive(Deserialize)]
@@ -294,13 +309,13 @@ struct RawTrade<'a> {
     #[serde(borrow)]
     yes_price_dollars: Cow<'a, str>,
     #[serde(default, borrow)]
-    no_price_dollars: Option<Cow<'a, str>>,
+    no_price_dollars: Option<Text<'a>>,
     #[serde(borrow)]
     count_fp: Cow<'a, str>,
     #[serde(default, borrow)]
-    taker_outcome_side: Option<Cow<'a, str>>,
+    taker_outcome_side: Option<Text<'a>>,
     #[serde(default, borrow)]
-    taker_side: Option<Cow<'a, str>>,
+    taker_side: Option<Text<'a>>,
     #[serde(default)]
     is_block_trade: bool,
     #[serde(default)]
@@ -325,21 +340,21 @@ struct RawTicker<'a> {
     #[serde(borrow)]
     market_ticker: Cow<'a, str>,
     #[serde(default, borrow)]
-    price_dollars: Option<Cow<'a, str>>,
+    price_dollars: Option<Text<'a>>,
     #[serde(default, borrow)]
-    yes_bid_dollars: Option<Cow<'a, str>>,
+    yes_bid_dollars: Option<Text<'a>>,
     #[serde(default, borrow)]
-    yes_ask_dollars: Option<Cow<'a, str>>,
+    yes_ask_dollars: Option<Text<'a>>,
     #[serde(default, borrow)]
-    volume_fp: Option<Cow<'a, str>>,
+    volume_fp: Option<Text<'a>>,
     #[serde(default, borrow)]
-    open_interest_fp: Option<Cow<'a, str>>,
+    open_interest_fp: Option<Text<'a>>,
     #[serde(default, borrow)]
-    yes_bid_size_fp: Option<Cow<'a, str>>,
+    yes_bid_size_fp: Option<Text<'a>>,
     #[serde(default, borrow)]
-    yes_ask_size_fp: Option<Cow<'a, str>>,
+    yes_ask_size_fp: Option<Text<'a>>,
     #[serde(default, borrow)]
-    last_trade_size_fp: Option<Cow<'a, str>>,
+    last_trade_size_fp: Option<Text<'a>>,
     #[serde(default)]
     dollar_volume: Option<i64>,
     #[serde(default)]
@@ -424,8 +439,8 @@ fn delta(frame: Sequenced<RawDelta<'_>>, received_at: Micros) -> Frame {
 fn snapshot(raw: RawSnapshot<'_>) -> Result<Message, DecodeError> {
     const KIND: &str = "orderbook_snapshot";
     market(KIND, &raw.market_ticker)?;
-    let levels = |name, side: &[(Cow<'_, str>, Cow<'_, str>)]| {
-        let level = |(price, size): &(Cow<'_, str>, Cow<'_, str>)| -> Result<_, NumberError> {
+    let levels = |name, side: &[(Text<'_>, Text<'_>)]| {
+        let level = |(price, size): &(Text<'_>, Text<'_>)| -> Result<_, NumberError> {
             Ok((Price::parse(price)?, Size::parse(size)?))
         };
         let levels: Result<Vec<_>, _> = side.iter().map(level).collect();
@@ -461,11 +476,11 @@ fn quote(raw: RawTicker<'_>, received_at: Micros) -> Result<Message, DecodeError
     const KIND: &str = "ticker";
     market(KIND, &raw.market_ticker)?;
     // Prices are "" before the first trade or quote.
-    let price = |name, text: &Option<Cow<'_, str>>| {
+    let price = |name, text: &Option<Text<'_>>| {
         let text = text.as_deref().filter(|text| !text.is_empty());
         field(KIND, name, text.map(Price::parse).transpose())
     };
-    let size = |name, text: &Option<Cow<'_, str>>| {
+    let size = |name, text: &Option<Text<'_>>| {
         let text = text.as_deref().filter(|text| !text.is_empty());
         field(KIND, name, text.map(Size::parse).transpose())
     };

@@ -3,7 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{Micros, Ticker};
+use crate::model::{Micros, Price, Ticker};
+
+/// What a contract pays at most unless the list says otherwise, in micro-dollars.
+pub const ONE_DOLLAR: i64 = 1_000_000;
 
 /// One market of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,9 @@ pub struct Market {
     pub close_time: Option<Micros>,
     /// Present on multivariate (combo) markets.
     pub mve_collection_ticker: Option<String>,
+    /// What a contract pays at most, where that is not one dollar: a price of the no leg is this
+    /// minus the price of the yes leg.
+    pub notional: Option<Price>,
 }
 
 impl Market {
@@ -54,6 +60,8 @@ pub(super) struct MarketWire {
     close_time: Value,
     #[serde(default)]
     mve_collection_ticker: Value,
+    #[serde(default)]
+    notional_value_dollars: Value,
 }
 
 impl Page {
@@ -91,6 +99,11 @@ impl MarketWire {
                 .as_str()
                 .filter(|text| !text.is_empty())
                 .map(str::to_owned),
+            notional: self
+                .notional_value_dollars
+                .as_str()
+                .and_then(|text| Price::parse(text).ok())
+                .filter(|notional| notional.micros() != ONE_DOLLAR),
         })
     }
 }
@@ -117,7 +130,7 @@ mod tests {
                 {"ticker":7,"event_ticker":"KXB","status":"active"},
                 {"ticker":"A B","event_ticker":"KXB","status":"active"},
                 {"ticker":"KXM-1","event_ticker":"KXM-1","status":"active",
-                 "mve_collection_ticker":"KXMVE"}]"#,
+                 "mve_collection_ticker":"KXMVE","notional_value_dollars":"100.0000"}]"#,
         );
         let tickers: Vec<_> = page.markets.iter().map(|m| m.ticker.as_str()).collect();
         assert_eq!(tickers, ["KXA-1-T2", "KXM-1"]);
@@ -126,6 +139,7 @@ mod tests {
         assert_eq!(first.status, "brand_new");
         assert!(first.open_time.is_some() && first.close_time.is_none());
         assert_eq!(second.mve_collection_ticker.as_deref(), Some("KXMVE"));
+        assert_eq!((first.notional, second.notional.unwrap().micros()), (None, 100_000_000));
         assert_eq!(page.refused.len(), 3);
         assert!(
             page.refused[0].contains("\"KXB-1\"") && page.refused[0].contains("`event_ticker`")

@@ -4,18 +4,25 @@
 //! receives goes to a [`session::FrameSink`] that its caller provides.
 
 pub mod auth;
-mod budget;
+pub mod budget;
+pub mod calls;
 mod connection;
 pub mod decode;
 mod lenient;
 mod lifecycle;
+mod limits;
 pub mod market;
 mod markets;
+mod offset;
+pub mod orderbooks;
 mod reader;
+mod reconnect;
+mod replies;
 pub mod rest;
+mod resync;
 pub mod sequence;
 pub mod session;
-mod socket;
+pub mod socket;
 pub mod subscribe;
 #[cfg(test)]
 pub(crate) mod testing;

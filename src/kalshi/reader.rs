@@ -1,5 +1,6 @@
 //! The reading side of one connection: every frame to the sink first, then to the subscriptions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,9 @@ use crate::kalshi::connection::{LINGER, Life};
 use crate::kalshi::lifecycle;
 use crate::kalshi::session::{CloseReason, FrameSink, Notice, Payload, SessionEvent};
 use crate::kalshi::socket::Socket;
-use crate::kalshi::subscribe::{Broken, Heard, Subscriptions};
+use crate::kalshi::subscribe::{Broken, Heard, Kept, Subscriptions};
 use crate::kalshi::wire::Envelope;
+use crate::model::{Channel, Micros};
 
 /// Frames taken off the socket in a row before timers, commands and wishes get their turn.
 const FRAMES_IN_A_ROW: usize = 64;
@@ -37,25 +39,27 @@ const PING: &[u8] = b"kalshi";
 pub struct End {
     pub reason: CloseReason,
     pub detail: String,
+    /// The code with which the exchange closed it.
+    pub code: Option<u16>,
 }
 
 impl End {
     pub fn stop() -> Self {
-        Self { reason: CloseReason::Stop, detail: "stopped".to_owned() }
+        Self { reason: CloseReason::Stop, detail: "stopped".to_owned(), code: None }
     }
 
-    fn disconnect(detail: impl Into<String>) -> Self {
-        Self { reason: CloseReason::Disconnect, detail: detail.into() }
+    fn of(reason: CloseReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), code: None }
     }
 }
 
 impl From<Broken> for End {
     fn from(broken: Broken) -> Self {
         let reason = match broken {
-            Broken::Unanswered { .. } => CloseReason::Disconnect,
+            Broken::Unanswered { .. } | Broken::Silent { .. } => CloseReason::Disconnect,
             Broken::DeadSubscription { .. } => CloseReason::TerminalError,
         };
-        Self { reason, detail: broken.to_string() }
+        Self::of(reason, broken.to_string())
     }
 }
 
@@ -78,17 +82,19 @@ pub struct Reader<'a, S> {
     log_at: Instant,
     /// Whether the counts of markets may have changed since they were published.
     changed: bool,
-    /// Snapshots asked for on earlier connections.
-    snapshot_requests_before: u64,
+    /// Commands for snapshots, and markets asked for by the audit, on earlier connections.
+    before: (u64, u64),
 }
 
 impl<'a, S: FrameSink> Reader<'a, S> {
     pub fn new(life: &'a mut Life<S>, id: i64, out: mpsc::Sender<Message>) -> Self {
         let now = Instant::now();
-        let subscriptions =
-            Subscriptions::new(life.slot.channel, &life.settings, life.learned, now);
+        let kept = std::mem::replace(&mut life.kept, Kept::new(&life.settings));
+        let subscriptions = Subscriptions::new(life.slot.channel, &life.settings, kept, now);
         let ping_at = now + life.settings.ping_interval;
-        let snapshot_requests_before = life.state.snapshot_requests;
+        let before = (life.state.snapshot_requests, life.state.audits);
+        // Every book of a new connection begins with a snapshot anyway.
+        let _moot = life.links.resync.take();
         Self {
             life,
             id,
@@ -102,13 +108,24 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             alive_at: now,
             log_at: now,
             changed: true,
-            snapshot_requests_before,
+            before,
         }
     }
 
     /// Reads until the connection ends.
     pub async fn run(
         mut self,
+        frames: SplitStream<Socket>,
+        failure: oneshot::Receiver<String>,
+    ) -> End {
+        let end = self.read(frames, failure).await;
+        self.publish();
+        self.life.kept = self.subscriptions.into_kept();
+        end
+    }
+
+    async fn read(
+        &mut self,
         mut frames: SplitStream<Socket>,
         mut failure: oneshot::Receiver<String>,
     ) -> End {
@@ -121,8 +138,10 @@ impl<'a, S: FrameSink> Reader<'a, S> {
         let period = (shortest / 4).clamp(Duration::from_millis(1), TICK_MAX);
         let mut tick = tokio::time::interval(period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut wants_open, mut resync_open, mut writable) = (true, true, true);
-        self.subscriptions.want(&self.life.links.wants.borrow_and_update());
+        let (mut wants_open, mut writable) = (true, true);
+        let resync = Arc::clone(&self.life.links.resync);
+        let now = self.now();
+        self.subscriptions.want(&self.life.links.wants.borrow_and_update(), now);
         loop {
             if stop_by.is_none()
                 && let Err(end) = self.send_commands()
@@ -143,13 +162,14 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                 }
                 changed = self.life.links.wants.changed(), if wants_open => {
                     wants_open = changed.is_ok();
-                    self.subscriptions.want(&self.life.links.wants.borrow_and_update());
+                    let now = self.now();
+                    self.subscriptions.want(&self.life.links.wants.borrow_and_update(), now);
                     self.changed = true;
                 }
-                request = self.life.links.resync.recv(), if resync_open => match request {
-                    Some(request) => self.subscriptions.doubt(&request.ticker),
-                    None => resync_open = false,
-                },
+                tickers = resync.asked() => {
+                    tickers.iter().for_each(|ticker| self.subscriptions.doubt(ticker));
+                    self.changed = true;
+                }
                 error = &mut failure, if writable => {
                     writable = false;
                     if let Ok(error) = error {
@@ -168,7 +188,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                         return End::stop();
                     }
                     if stop_by.is_none()
-                        && let Err(end) = self.tick()
+                        && let Err(end) = self.tick().await
                     {
                         return end;
                     }
@@ -204,16 +224,17 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                 self.alive(received_at).await;
                 Ok(())
             }
-            Some(Ok(Message::Close(frame))) => Err(self.lost(match frame {
-                Some(frame) => format!("closed by the exchange: {} {}", frame.code, frame.reason),
-                None => "closed by the exchange".to_owned(),
-            })),
+            Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                let end = self.lost(format!("closed by the exchange: {code} {reason}"));
+                Err(End { code: Some(code.into()), ..end })
+            }
+            Some(Ok(Message::Close(None))) => Err(self.lost("closed by the exchange".to_owned())),
             Some(Ok(Message::Frame(_))) => Ok(()),
             Some(Err(WsError::Capacity(error @ CapacityError::MessageTooLong { .. }))) => {
                 // The writer may be stuck; the connection is dropped either way.
                 let close = CloseFrame { code: CloseCode::Size, reason: Utf8Bytes::default() };
                 let _full = self.out.try_send(Message::Close(Some(close)));
-                Err(End { reason: CloseReason::Overload, detail: error.to_string() })
+                Err(End::of(CloseReason::Overload, error.to_string()))
             }
             Some(Err(error)) => Err(self.lost(error.to_string())),
             None => Err(self.lost("the connection ended".to_owned())),
@@ -221,18 +242,15 @@ impl<'a, S: FrameSink> Reader<'a, S> {
     }
 
     /// A frame goes to the sink before anything looks into it.
-    async fn frame(
-        &mut self,
-        received_at: crate::model::Micros,
-        payload: Payload,
-    ) -> Result<(), End> {
+    async fn frame(&mut self, received_at: Micros, payload: Payload) -> Result<(), End> {
         let before = Instant::now();
         self.life.sink.frame(self.id, received_at, payload.clone()).await;
-        let waited = before.elapsed();
+        let after = Instant::now();
+        let waited = after - before;
         if waited >= BLOCKED_MIN {
             self.blocked += waited;
             if waited >= self.life.settings.ping_interval {
-                self.overloaded_at = Some(Instant::now());
+                self.overloaded_at = Some(after);
             }
         }
         self.frame_at = before;
@@ -247,7 +265,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             self.life.state.unreadable += 1;
             return Ok(());
         };
-        let now = self.now();
+        let now = after - self.blocked;
         let [place, said] = self.subscriptions.frame(&envelope, &text, now)?;
         if self.life.is_lifecycle()
             && place != Heard::Duplicate
@@ -259,21 +277,30 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             self.changed = true;
         }
         self.heard(place);
-        if let Heard::Removed { sid, tickers } = said {
+        let event = match said {
             // The reply itself does not name the markets; without this their coverage would go on.
-            let tickers = tickers.iter().map(ToString::to_string).collect();
-            let event = SessionEvent::Removed { sid, tickers };
-            self.life.sink.event(self.id, received_at, event).await;
-        } else {
-            self.heard(said);
-        }
+            Heard::Removed { sid, tickers } => {
+                let tickers = tickers.iter().map(ToString::to_string).collect();
+                SessionEvent::Removed { sid, tickers }
+            }
+            Heard::Stalled { sid } => {
+                let slot = self.life.slot.name.as_str();
+                tracing::warn!(slot, sid, "subscription is silent; subscribing anew");
+                SessionEvent::Stalled { sid }
+            }
+            said => {
+                self.heard(said);
+                return Ok(());
+            }
+        };
+        self.life.sink.event(self.id, received_at, event).await;
         Ok(())
     }
 
     fn heard(&mut self, heard: Heard) {
         let channel = self.life.slot.channel;
         match heard {
-            Heard::Nothing | Heard::Removed { .. } => {}
+            Heard::Nothing | Heard::Removed { .. } | Heard::Stalled { .. } => {}
             Heard::Duplicate => self.life.state.duplicates += 1,
             Heard::Subscribed { sid } => {
                 let slot = self.life.slot.name.as_str();
@@ -283,7 +310,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                     self.life.notify_missed();
                 }
                 self.life.subscribed_before = true;
-                self.life.learned = self.subscriptions.learned();
+                self.life.accepted();
             }
             Heard::Gap { sid, expected, got } => {
                 self.life.state.gaps += 1;
@@ -310,12 +337,11 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                 }
             }
             Heard::Failed { code, message } => {
-                let before = self.life.learned;
-                self.life.learned = self.subscriptions.learned();
                 let slot = self.life.slot.name.clone();
-                if let Some(max) = self.life.learned.markets_max
-                    && before.markets_max != Some(max)
+                if let Some(max) = self.subscriptions.learned().markets_max
+                    && self.life.state.markets_max != Some(max)
                 {
+                    self.life.state.markets_max = Some(max);
                     tracing::warn!(slot, max, "learned how many markets a subscription takes");
                 } else if self.may_log() {
                     tracing::warn!(slot, code, message, "command failed");
@@ -334,7 +360,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
     }
 
     /// A sign of life on the level of the connection.
-    async fn alive(&mut self, received_at: crate::model::Micros) {
+    async fn alive(&mut self, received_at: Micros) {
         self.unanswered_since = None;
         let now = Instant::now();
         if now >= self.frame_at + ALIVE_INTERVAL && now >= self.alive_at + ALIVE_INTERVAL {
@@ -343,7 +369,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
         }
     }
 
-    fn tick(&mut self) -> Result<(), End> {
+    async fn tick(&mut self) -> Result<(), End> {
         let now = self.now();
         let (interval, timeout) =
             (self.life.settings.ping_interval, self.life.settings.pong_timeout);
@@ -351,7 +377,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             && now >= since + timeout
         {
             let detail = format!("no answer to a ping within {timeout:?}");
-            return Err(End { reason: CloseReason::Liveness, detail });
+            return Err(End::of(CloseReason::Liveness, detail));
         }
         if now >= self.ping_at {
             self.ping_at = now + interval;
@@ -360,14 +386,22 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             self.unanswered_since.get_or_insert(now);
         }
         self.life.notify_missed();
-        self.subscriptions.tick(now)?;
+        if let Err(broken) = self.subscriptions.tick(now) {
+            if let Broken::Silent { sid } = broken {
+                // The connection is alive: without this the coverage would go on to its last pong.
+                let at = self.life.now();
+                self.life.sink.event(self.id, at, SessionEvent::Stalled { sid }).await;
+            }
+            return Err(broken.into());
+        }
         self.send_commands()
     }
 
     fn publish(&mut self) {
+        let began = self.life.began;
         let state = &mut self.life.state;
-        state.snapshot_requests =
-            self.snapshot_requests_before + self.subscriptions.snapshot_requests();
+        state.snapshot_requests = self.before.0 + self.subscriptions.snapshot_requests();
+        state.audits = self.before.1 + self.subscriptions.audits();
         state.markets_max = self.subscriptions.learned().markets_max;
         if self.changed {
             self.changed = false;
@@ -376,9 +410,13 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             state.markets_subscribed = counts.subscribed;
             state.markets_with_book = counts.with_book;
             state.markets_refused = counts.refused;
+            state.audited_since = counts.oldest.map(|after| {
+                let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+                Micros(began.0.saturating_add(micros))
+            });
             let all = counts.subscribed + counts.refused == counts.wanted;
             state.subscribed = all && (counts.wanted == 0 || self.subscriptions.is_subscribed());
-            if self.life.slot.channel != crate::model::Channel::OrderbookDelta {
+            if self.life.slot.channel != Channel::OrderbookDelta {
                 self.life.state.subscribed = self.subscriptions.is_subscribed();
             }
         }
@@ -389,11 +427,11 @@ impl<'a, S: FrameSink> Reader<'a, S> {
     fn lost(&self, detail: String) -> End {
         let timeout = self.life.settings.pong_timeout;
         match self.overloaded_at {
-            Some(at) if at.elapsed() < timeout => End {
-                reason: CloseReason::Overload,
-                detail: format!("{detail}, after we could not take frames"),
-            },
-            _ => End::disconnect(detail),
+            Some(at) if at.elapsed() < timeout => {
+                let detail = format!("{detail}, after we could not take frames");
+                End::of(CloseReason::Overload, detail)
+            }
+            _ => End::of(CloseReason::Disconnect, detail),
         }
     }
 }

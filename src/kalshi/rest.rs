@@ -1,26 +1,26 @@
-//! The exchange's REST: signed requests within a budget, retries, pages, and the few fields we use.
+//! The exchange's REST client: signed requests within a budget, retries, and the exchange's clock.
+//! What can be asked is in `calls`.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, DATE, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::kalshi::Api;
 use crate::kalshi::auth::Credentials;
 use crate::kalshi::budget::Budget;
-use crate::kalshi::market::{MarketWire, Page};
+use crate::kalshi::calls::{self, Costs};
+use crate::kalshi::offset::Offsets;
 use crate::kalshi::session::Clock;
 use crate::kalshi::tls;
 use crate::model::Micros;
@@ -29,8 +29,10 @@ use crate::ops::backoff::Backoff;
 /// The limits and times of a REST client.
 #[derive(Clone)]
 pub struct Settings {
-    /// Requests a second until the exchange tells our limits. The smallest tier's is 20.
-    pub requests_per_second: u32,
+    /// Read tokens a second until the exchange tells our limits. The smallest tier's are 200.
+    pub tokens_per_second: u32,
+    /// The part of the account's budget that is ours, above 0 and up to 1: others may share it.
+    pub share: f64,
     /// One attempt, from connecting to the last byte of the body.
     pub timeout: Duration,
     /// Attempts of one request, the first included.
@@ -49,7 +51,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            requests_per_second: 20,
+            tokens_per_second: 200,
+            share: 1.0,
             timeout: Duration::from_secs(30),
             attempts_max: 8,
             backoff_base: Duration::from_millis(500),
@@ -61,12 +64,10 @@ impl Default for Settings {
     }
 }
 
-/// Requests at once after a pause: small, because other processes may share the account.
-const BURST: u32 = 5;
+/// Tokens at once after a pause: small, because other processes may share the account.
+const BURST_TOKENS: u32 = 50;
 /// How much of an error's body is kept for people.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// Read tokens that one request costs unless the exchange says otherwise.
-const TOKENS_PER_REQUEST: u32 = 10;
 /// The longest wait that a Retry-After is believed.
 const RETRY_AFTER_SECS_MAX: u64 = 60;
 
@@ -131,27 +132,6 @@ impl RestError {
     }
 }
 
-/// `GET /exchange/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ExchangeStatus {
-    pub exchange_active: bool,
-    pub trading_active: bool,
-    #[serde(default)]
-    pub exchange_estimated_resume_time: Option<String>,
-}
-
-/// Which markets to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MarketsQuery {
-    /// `unopened`, `open`, `paused`, `closed` or `settled`; one only, or all without.
-    pub status: Option<&'static str>,
-    /// `exclude` or `only`; both kinds without.
-    pub mve_filter: Option<&'static str>,
-    pub series_ticker: Option<String>,
-    /// Metadata changed since, Unix seconds; combines only with `mve_filter` and `series_ticker`.
-    pub min_updated_ts: Option<i64>,
-}
-
 /// A client of the exchange's REST, to be shared.
 pub struct Rest {
     /// `https://host:port`.
@@ -160,8 +140,10 @@ pub struct Rest {
     prefix: String,
     http: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     credentials: Option<Arc<Credentials>>,
-    budget: Budget,
-    settings: Settings,
+    pub(super) budget: Budget,
+    pub(super) costs: Mutex<Costs>,
+    offsets: Mutex<Offsets>,
+    pub(super) settings: Settings,
 }
 
 impl Rest {
@@ -204,77 +186,33 @@ impl Rest {
             prefix: uri.path().trim_end_matches('/').to_owned(),
             http,
             credentials: api.credentials.clone(),
-            budget: Budget::new(settings.requests_per_second, BURST),
+            budget: Budget::new(share_of(settings.tokens_per_second, settings.share), BURST_TOKENS),
+            costs: Mutex::default(),
+            offsets: Mutex::default(),
             settings,
         })
     }
 
-    /// Whether the exchange and trading are on; answers throughout a maintenance.
-    ///
-    /// # Errors
-    /// As every request: see [`RestError`].
-    pub async fn status(&self) -> Result<ExchangeStatus, RestError> {
-        self.get("/exchange/status", "").await
+    /// Read tokens a second that we keep to.
+    pub fn tokens_per_second(&self) -> u32 {
+        self.budget.per_second()
     }
 
-    /// The pages of a list of markets, 1000 at a time.
-    pub fn markets(self: &Arc<Self>, query: &MarketsQuery) -> MarketPages {
-        let mut fixed = String::from("limit=1000");
-        let mut pair = |name: &str, value: &str| {
-            // Writing to a String cannot fail.
-            let _written = write!(fixed, "&{name}={}", encode(value));
-        };
-        if let Some(status) = query.status {
-            pair("status", status);
-        }
-        if let Some(filter) = query.mve_filter {
-            pair("mve_filter", filter);
-        }
-        if let Some(series) = &query.series_ticker {
-            pair("series_ticker", series);
-        }
-        if let Some(since) = query.min_updated_ts {
-            pair("min_updated_ts", &since.to_string());
-        }
-        MarketPages {
-            rest: Arc::clone(self),
-            fixed,
-            cursor: String::new(),
-            seen: HashSet::new(),
-            pages: 0,
-            done: false,
-        }
+    /// Whether requests are signed.
+    pub fn is_signed(&self) -> bool {
+        self.credentials.is_some()
     }
 
-    /// Asks for our account's limits and keeps to them from now on. Without credentials the default
-    /// stays.
-    ///
-    /// # Errors
-    /// As every request; the budget is then unchanged.
-    pub async fn learn_limits(&self) -> Result<Option<u32>, RestError> {
-        #[derive(Deserialize)]
-        struct Limits {
-            #[serde(default)]
-            read: Option<Bucket>,
-            /// The flat form that the exchange used before.
-            #[serde(default)]
-            read_limit: Option<f64>,
-        }
-        #[derive(Deserialize)]
-        struct Bucket {
-            refill_rate: f64,
-        }
-        if self.credentials.is_none() {
-            return Ok(None);
-        }
-        let limits: Limits = self.get("/account/limits", "").await?;
-        let Some(tokens) = limits.read.map(|bucket| bucket.refill_rate).or(limits.read_limit)
-        else {
-            return Err(RestError::Decode("no `read` limit in /account/limits".to_owned()));
-        };
-        let per_second = whole(tokens / f64::from(TOKENS_PER_REQUEST)).max(1);
-        self.budget.set(per_second, BURST);
-        Ok(Some(per_second))
+    /// What one request of a path costs, in read tokens.
+    pub fn cost(&self, path: &str) -> u32 {
+        self.costs.lock().unwrap_or_else(PoisonError::into_inner).of(path)
+    }
+
+    /// How far the exchange's clock is ahead of ours by the `Date` of its replies, in microseconds:
+    /// the median of the last few, each half a round trip corrected. The header counts whole
+    /// seconds, so up to half a second of it is noise.
+    pub fn clock_offset_micros(&self) -> Option<i64> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner).median()
     }
 
     /// Sends a GET until it succeeds, fails for good, or has used its attempts.
@@ -285,29 +223,41 @@ impl Rest {
     /// The last attempt's.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T, RestError> {
         let body = self.get_bytes(path, query).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| RestError::Decode(format!("GET {path}: {error}")))
+        calls::decode(path, &body)
+    }
+
+    /// One attempt, within the budget like every other.
+    pub(super) async fn get_once(&self, path: &str, query: &str) -> Result<Bytes, RestError> {
+        self.budget.take(self.cost(path)).await;
+        let limit = self.settings.timeout;
+        let result = match tokio::time::timeout(limit, self.attempt(path, query)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(RestError::Timeout(limit)),
+        };
+        if let Err(RestError::Status { code: 429, retry_after, .. }) = &result {
+            self.budget.exhausted(retry_after.unwrap_or_default());
+        }
+        result
+    }
+
+    /// What the paths of [`Rest::get`] are below, as the exchange writes it.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     async fn get_bytes(&self, path: &str, query: &str) -> Result<Bytes, RestError> {
         let mut backoff = Backoff::new(self.settings.backoff_base, self.settings.backoff_cap);
         let mut attempt = 1;
         loop {
-            self.budget.take().await;
-            let limit = self.settings.timeout;
-            let error = match tokio::time::timeout(limit, self.attempt(path, query)).await {
-                Ok(Ok(body)) => return Ok(body),
-                Ok(Err(error)) => error,
-                Err(_elapsed) => RestError::Timeout(limit),
+            let error = match self.get_once(path, query).await {
+                Ok(body) => return Ok(body),
+                Err(error) => error,
             };
             if !error.is_retryable() || attempt >= self.settings.attempts_max {
                 return Err(error);
             }
             let mut wait = backoff.next_delay();
-            if let RestError::Status { code, retry_after, .. } = &error {
-                if *code == 429 {
-                    self.budget.exhausted();
-                }
+            if let RestError::Status { retry_after, .. } = &error {
                 wait = wait.max(retry_after.unwrap_or_default());
             }
             tracing::debug!(path, attempt, %error, wait_ms = wait.as_millis(), "retrying a request");
@@ -339,7 +289,13 @@ impl Rest {
         let request = request
             .body(Empty::new())
             .map_err(|error| RestError::Url(format!("GET {path}: {error}")))?;
+        let asked_at = (self.settings.clock)();
         let response = self.http.request(request).await.map_err(|error| transport(&error))?;
+        let answered_at = (self.settings.clock)();
+        if let Some(date) = response.headers().get(DATE).and_then(|value| value.to_str().ok()) {
+            let mut offsets = self.offsets.lock().unwrap_or_else(PoisonError::into_inner);
+            offsets.read(date, asked_at, answered_at);
+        }
         let status = response.status();
         let retry_after = response
             .headers()
@@ -365,63 +321,20 @@ impl Rest {
     }
 }
 
-/// A list of markets, page by page. It can move between tasks; dropping it ends the list.
-pub struct MarketPages {
-    rest: Arc<Rest>,
-    fixed: String,
-    cursor: String,
-    /// Every cursor so far: a longer cycle than one page would go round for ever too.
-    seen: HashSet<String>,
-    pages: usize,
-    done: bool,
-}
-
-#[derive(Deserialize)]
-struct MarketsWire {
-    markets: Vec<MarketWire>,
-    #[serde(default)]
-    cursor: Option<String>,
-}
-
-impl MarketPages {
-    /// The next page, `None` after the last one.
-    ///
-    /// # Errors
-    /// As every request, when a cursor repeats, or when there are more pages than the limit. The
-    /// same page can be asked for again after an error of the connection.
-    pub async fn next(&mut self) -> Result<Option<Page>, RestError> {
-        if self.done {
-            return Ok(None);
-        }
-        if self.pages >= self.rest.settings.pages_max {
-            return Err(RestError::PagesMax(self.rest.settings.pages_max));
-        }
-        let query = if self.cursor.is_empty() {
-            self.fixed.clone()
-        } else {
-            format!("{}&cursor={}", self.fixed, encode(&self.cursor))
-        };
-        let wire: MarketsWire = self.rest.get("/markets", &query).await?;
-        self.pages += 1;
-        match wire.cursor.filter(|cursor| !cursor.is_empty()) {
-            Some(cursor) if !self.seen.insert(cursor.clone()) => {
-                return Err(RestError::CursorRepeats { page: self.pages });
-            }
-            Some(cursor) => self.cursor = cursor,
-            None => self.done = true,
-        }
-        Ok(Some(Page::from_wire(wire.markets)))
+/// A part of a number of tokens, at least one.
+pub fn share_of(tokens: u32, share: f64) -> u32 {
+    let whole = f64::from(tokens) * share.clamp(0.0, 1.0);
+    // Halving steps instead of a cast: the largest whole number that is not more.
+    let (mut least, mut most) = (1, tokens.max(1));
+    while least < most {
+        let middle = most - (most - least) / 2;
+        if f64::from(middle) <= whole { least = middle } else { most = middle - 1 }
     }
-}
-
-/// A count of requests from the exchange's number, within what makes sense.
-fn whole(per_second: f64) -> u32 {
-    // Steps instead of a cast: the largest tier is 600 requests a second.
-    (1..=10_000_u32).take_while(|n| f64::from(*n) <= per_second).last().unwrap_or(1)
+    least
 }
 
 /// Percent-encodes a value of a query.
-fn encode(value: &str) -> String {
+pub(super) fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::kalshi::Api;
+use crate::kalshi::connection::Life;
+pub use crate::kalshi::resync::Resync;
 use crate::model::{Channel, Micros, Ticker};
 
 /// A frame as it left the socket. Cloning shares the bytes.
@@ -76,6 +78,9 @@ pub enum SessionEvent {
     Alive,
     /// Markets left the subscription `sid` on our command; stands behind the exchange's reply.
     Removed { sid: i64, tickers: Vec<String> },
+    /// The subscription `sid` said nothing while the exchange lived: what was seen ends with its last
+    /// frame. It is ended, or the connection is.
+    Stalled { sid: i64 },
     /// The connection ended; the session id never comes again.
     Closed { reason: CloseReason, detail: String },
 }
@@ -147,12 +152,6 @@ pub enum Wants {
     Markets(Arc<BTreeSet<Ticker>>),
 }
 
-/// A request for a fresh snapshot of a market, for instance because its replayed book is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resync {
-    pub ticker: Ticker,
-}
-
 /// News for the registry, from the lifecycle channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -203,8 +202,16 @@ pub struct SessionState {
     pub duplicates: u64,
     pub terminal_errors: u64,
     pub snapshot_requests: u64,
+    /// Snapshots asked for by the audit.
+    pub audits: u64,
+    /// When that market was last compared with a snapshot that waits longest for it; none without
+    /// markets.
+    pub audited_since: Option<Micros>,
     /// Why the last connection or attempt ended.
     pub last_error: Option<String>,
+    /// The exchange refuses us, and trying again does not help by itself (HTTP 401 and 403, close
+    /// codes 4000 to 4999, a setting that cannot work): `last_error` says why.
+    pub refused: bool,
 }
 
 /// Our clock, injectable for tests.
@@ -215,6 +222,8 @@ pub type Clock = Arc<dyn Fn() -> Micros + Send + Sync>;
 pub struct Settings {
     /// Waited before the first connect, so that 150 sessions do not connect at once.
     pub start_delay: Duration,
+    /// Whom `wss` trusts; none for the machine's own root certificates.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// TCP, TLS and the WebSocket handshake together.
     pub connect_timeout: Duration,
     pub ping_interval: Duration,
@@ -222,8 +231,17 @@ pub struct Settings {
     pub pong_timeout: Duration,
     /// Full jitter below a bound that doubles from here ..
     pub backoff_base: Duration,
-    /// .. to here; also the bound after a refused key (HTTP 401 and 403) at once.
+    /// .. to here.
     pub backoff_cap: Duration,
+    /// Where the exchange refuses us for good the bound doubles from here ..
+    pub refused_base: Duration,
+    /// .. to here, or to `backoff_cap` if that is less; half of each wait is jitter.
+    pub refused_cap: Duration,
+    /// The least wait after the exchange said that it restarts (close codes 1001 and 1012). Five
+    /// times that where it says to come later (close code 1013, HTTP 429 and 503).
+    pub polite_wait: Duration,
+    /// After [`Links::resume`] sessions connect within this time, each at its own moment of it.
+    pub resume_spread: Duration,
     /// Connected for this long, the next failure starts at `backoff_base` again.
     pub stable_after: Duration,
     /// Markets named in one command.
@@ -238,6 +256,8 @@ pub struct Settings {
     pub resync_interval: Duration,
     /// A market that the exchange refused is tried again after this time.
     pub refused_retry: Duration,
+    /// Each book is compared with a snapshot once in this time; none for never.
+    pub audit_period: Option<Duration>,
     /// The largest message taken, in bytes.
     pub max_message: usize,
     pub clock: Clock,
@@ -247,11 +267,16 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             start_delay: Duration::ZERO,
+            tls: None,
             connect_timeout: Duration::from_secs(15),
             ping_interval: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(20),
-            backoff_base: Duration::from_secs(1),
+            backoff_base: Duration::from_millis(250),
             backoff_cap: Duration::from_secs(300),
+            refused_base: Duration::from_secs(15),
+            refused_cap: Duration::from_secs(60),
+            polite_wait: Duration::from_secs(1),
+            resume_spread: Duration::from_secs(2),
             stable_after: Duration::from_secs(10),
             command_batch: 500,
             commands_outstanding_max: 4,
@@ -259,6 +284,7 @@ impl Default for Settings {
             snapshot_timeout: Duration::from_secs(10),
             resync_interval: Duration::from_secs(5),
             refused_retry: Duration::from_secs(60),
+            audit_period: None,
             max_message: 64 << 20,
             clock: Arc::new(Micros::now),
         }
@@ -268,14 +294,20 @@ impl Default for Settings {
 /// What a session hears from the rest of the gatherer, and what it tells it.
 pub struct Links {
     pub wants: watch::Receiver<Wants>,
-    pub resync: mpsc::Receiver<Resync>,
+    pub resync: Arc<Resync>,
     pub notices: mpsc::Sender<Notice>,
     pub state: watch::Sender<SessionState>,
+    /// Changes when the exchange is back, for instance after maintenance: sessions that wait for
+    /// their next attempt then connect soon.
+    pub resume: watch::Receiver<u64>,
+    /// Whether any session has said that the exchange refuses us: all of them share one key, and
+    /// one line says it.
+    pub refusal_said: Arc<AtomicBool>,
 }
 
 /// The id of a new connection: its time in microseconds, unique and increasing in this process
 /// even when the clock goes back.
-pub(super) fn next_session_id(now: Micros) -> i64 {
+pub fn next_session_id(now: Micros) -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
     let mut id = now.0;
     // The closure always returns a value, so the update always succeeds.
@@ -286,21 +318,30 @@ pub(super) fn next_session_id(now: Micros) -> i64 {
     id
 }
 
-/// Runs the session of a slot until `shutdown`.
-///
-/// Every failure of a connection is handled here (logged, told to the sink, retried with backoff);
-/// it returns after the last [`SessionEvent::Closed`] is in the sink.
-pub async fn run<S: FrameSink>(
-    slot: Slot,
-    api: Api,
-    links: Links,
-    sink: Arc<S>,
-    settings: Settings,
-    shutdown: CancellationToken,
-) {
-    super::connection::run(slot, api, links, sink, settings, shutdown).await;
+/// One WebSocket for its whole life.
+pub struct Session<S> {
+    pub slot: Slot,
+    pub api: Api,
+    pub links: Links,
+    pub sink: Arc<S>,
+    pub settings: Settings,
+    pub shutdown: CancellationToken,
+}
+
+impl<S: FrameSink> Session<S> {
+    /// Runs until `shutdown`.
+    ///
+    /// Every failure of a connection is handled here (logged, told to the sink, retried with
+    /// backoff); it returns after the last [`SessionEvent::Closed`] is in the sink.
+    pub async fn run(self) {
+        Box::pin(Life::new(self).run()).await;
+    }
 }
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "trouble_tests.rs"]
+mod trouble_tests;

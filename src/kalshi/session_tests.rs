@@ -7,7 +7,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -17,32 +16,35 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use super::*;
 use crate::kalshi::testing::{Given, Listener, Peer, Tell, credentials, soon, tickers};
 
-struct Running {
-    wants: watch::Sender<Wants>,
-    resync: mpsc::Sender<Resync>,
-    notices: mpsc::Receiver<Notice>,
-    state: watch::Receiver<SessionState>,
-    given: mpsc::UnboundedReceiver<Given>,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
+pub(super) struct Running {
+    pub(super) wants: watch::Sender<Wants>,
+    pub(super) resync: Arc<Resync>,
+    pub(super) resume: watch::Sender<u64>,
+    pub(super) notices: mpsc::Receiver<Notice>,
+    pub(super) state: watch::Receiver<SessionState>,
+    pub(super) given: mpsc::UnboundedReceiver<Given>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) task: JoinHandle<()>,
 }
 
-fn markets(names: &[&str]) -> Wants {
+pub(super) fn markets(names: &[&str]) -> Wants {
     Wants::Markets(Arc::new(names.iter().map(|name| Ticker::parse(name).unwrap()).collect()))
 }
 
 /// Quick where production is patient; what must not expire in a test still does not.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         backoff_base: Duration::from_millis(5),
         backoff_cap: Duration::from_millis(50),
+        polite_wait: Duration::from_millis(5),
+        resume_spread: Duration::from_millis(5),
         command_batch: 2,
         resync_interval: Duration::from_millis(300),
         ..Settings::default()
     }
 }
 
-fn start(channel: Channel, api: Api, wants: Wants, settings: Settings) -> Running {
+pub(super) fn start(channel: Channel, api: Api, wants: Wants, settings: Settings) -> Running {
     start_gated(channel, api, wants, settings, None)
 }
 
@@ -54,21 +56,29 @@ fn start_gated(
     gate: Option<Arc<Semaphore>>,
 ) -> Running {
     let (wants, wants_to) = watch::channel(wants);
-    let (resync, resync_to) = mpsc::channel(16);
+    let resync = Arc::new(Resync::default());
+    let (resume, resume_to) = watch::channel(0);
     let (notices_from, notices) = mpsc::channel(2);
     let (state_from, state) = watch::channel(SessionState::default());
     let (to, given) = mpsc::unbounded_channel();
     let shutdown = CancellationToken::new();
-    let links =
-        Links { wants: wants_to, resync: resync_to, notices: notices_from, state: state_from };
+    let links = Links {
+        wants: wants_to,
+        resync: Arc::clone(&resync),
+        notices: notices_from,
+        state: state_from,
+        resume: resume_to,
+        refusal_said: Arc::default(),
+    };
     let slot = Slot { name: "test-1".to_owned(), channel };
     let sink = Arc::new(Tell { to, gate });
-    let task = tokio::spawn(run(slot, api, links, sink, settings, shutdown.clone()));
-    Running { wants, resync, notices, state, given, shutdown, task }
+    let session = Session { slot, api, links, sink, settings, shutdown: shutdown.clone() };
+    let task = tokio::spawn(session.run());
+    Running { wants, resync, resume, notices, state, given, shutdown, task }
 }
 
 impl Running {
-    async fn event(&mut self) -> (i64, SessionEvent) {
+    pub(super) async fn event(&mut self) -> (i64, SessionEvent) {
         loop {
             match soon("an event", self.given.recv()).await.unwrap() {
                 Given::Event(_, SessionEvent::Alive) | Given::Frame(..) => {}
@@ -87,18 +97,18 @@ impl Running {
         }
     }
 
-    async fn until(&mut self, what: &str, holds: impl FnMut(&SessionState) -> bool) {
+    pub(super) async fn until(&mut self, what: &str, holds: impl FnMut(&SessionState) -> bool) {
         soon(what, self.state.wait_for(holds)).await.unwrap();
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.shutdown.cancel();
         soon("the end", self.task).await.unwrap();
     }
 }
 
 /// Subscribes to A, B and C on sid 7, ending at sequence number 4.
-async fn three_markets(listener: &Listener, running: &mut Running) -> Peer {
+pub(super) async fn three_markets(listener: &Listener, running: &mut Running) -> Peer {
     let mut peer = listener.accept().await;
     let first = peer.command().await;
     peer.subscribed(&first, 7).await;
@@ -293,38 +303,6 @@ async fn a_message_over_the_limit_ends_the_connection_as_overload() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_silent_to_pings_is_left_and_a_new_session_begins() {
-    let (listener, api) = Listener::bind().await;
-    let mut running = start(
-        Channel::Trade,
-        api,
-        Wants::All,
-        Settings {
-            ping_interval: Duration::from_millis(20),
-            pong_timeout: Duration::from_millis(60),
-            ..settings()
-        },
-    );
-    // Accepted and never read again: no pong is ever sent, though TCP is alive.
-    let _silent = listener.accept().await;
-    let (first, connected) = running.event().await;
-    assert!(matches!(connected, SessionEvent::Connected { .. }));
-    let (closed_of, closed) = running.event().await;
-    assert_eq!(closed_of, first);
-    assert!(matches!(closed, SessionEvent::Closed { reason: CloseReason::Liveness, .. }));
-    // A peer that reads answers pings by itself.
-    let mut peer = listener.accept().await;
-    let (second, _) = running.event().await;
-    assert!(second > first);
-    let command = peer.command().await;
-    assert_eq!(command["id"], 1, "ids start over on each connection");
-    let reading = tokio::spawn(async move { while peer.ws.next().await.is_some() {} });
-    running.until("the connection again", |state| state.connects == 2).await;
-    running.stop().await;
-    soon("the goodbye", reading).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_quiet_connection_is_told_alive_and_the_servers_pings_are_answered() {
     let (listener, api) = Listener::bind().await;
     let mut running = start(
@@ -420,7 +398,7 @@ async fn a_resync_request_asks_once_for_that_market() {
     let mut peer = three_markets(&listener, &mut running).await;
     let ticker = Ticker::parse("B").unwrap();
     for _ in 0..3 {
-        running.resync.send(Resync { ticker: ticker.clone() }).await.unwrap();
+        running.resync.ask(ticker.clone());
     }
     let command = peer.command().await;
     assert_eq!(
@@ -433,52 +411,6 @@ async fn a_resync_request_asks_once_for_that_market() {
             state.snapshot_requests == 1 && state.markets_with_book == 3
         })
         .await;
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn an_unanswered_command_ends_the_connection() {
-    let (listener, api) = Listener::bind().await;
-    let mut running = start(
-        Channel::Trade,
-        api,
-        Wants::All,
-        Settings { command_timeout: Duration::from_millis(50), ..settings() },
-    );
-    let mut peer = listener.accept().await;
-    let _unanswered = peer.command().await;
-    assert!(matches!(running.event().await.1, SessionEvent::Connected { .. }));
-    let (_, closed) = running.event().await;
-    let SessionEvent::Closed { reason: CloseReason::Disconnect, detail } = closed else {
-        panic!("{closed:?}")
-    };
-    assert_eq!(detail, "command 1 was not answered");
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn a_refused_key_is_kept_in_the_state_and_tried_again() {
-    let (listener, api) = Listener::bind().await;
-    let mut running = start(Channel::Trade, api, Wants::All, settings());
-    let refuse = async |answer: &str| {
-        let mut tcp = listener.tcp().await;
-        let mut request = [0; 4096];
-        let _read = tcp.read(&mut request).await.unwrap();
-        tcp.write_all(answer.as_bytes()).await.unwrap();
-    };
-    let body = r#"{"code":"authentication_error","details":"NOT_FOUND"}"#;
-    let length = body.len();
-    refuse(&format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {length}\r\n\r\n{body}")).await;
-    running
-        .until("the refusal", |state| {
-            state.last_error.as_ref().is_some_and(|error| error.contains("401"))
-        })
-        .await;
-    refuse("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await;
-    let mut peer = listener.accept().await;
-    let command = peer.command().await;
-    peer.subscribed(&command, 1).await;
-    running.until("the connection", |state| state.subscribed).await;
     running.stop().await;
 }
 
@@ -537,6 +469,7 @@ fn events_survive_their_text() {
         SessionEvent::Connected { slot: "ticker-1".to_owned(), channels: vec![Channel::Ticker] },
         SessionEvent::Alive,
         SessionEvent::Removed { sid: 1, tickers: vec!["A".to_owned()] },
+        SessionEvent::Stalled { sid: 1 },
         SessionEvent::Closed { reason: CloseReason::TerminalError, detail: "x".to_owned() },
     ];
     for event in events {

@@ -1,8 +1,10 @@
 //! TCP, TLS and the WebSocket handshake.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::kalshi::lenient::Lenient;
+use crate::kalshi::session::Settings;
 use crate::kalshi::{Api, tls};
 use crate::model::Micros;
 
@@ -43,6 +46,8 @@ pub enum ConnectError {
     Status {
         code: u16,
         body: String,
+        /// When it says to come again.
+        retry_after: Option<Duration>,
     },
     /// The network failed.
     Network(String),
@@ -60,7 +65,7 @@ impl fmt::Display for ConnectError {
                 }
                 Ok(())
             }
-            Self::Status { code, body } => write!(f, "HTTP {code}: {body}"),
+            Self::Status { code, body, .. } => write!(f, "HTTP {code}: {body}"),
             Self::Timeout(after) => write!(f, "no connection within {after:?}"),
         }
     }
@@ -71,19 +76,15 @@ impl fmt::Display for ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(
-    api: &Api,
-    now: Micros,
-    max_message: usize,
-    limit: Duration,
-) -> Result<Socket, ConnectError> {
-    match tokio::time::timeout(limit, Box::pin(handshake(api, now, max_message))).await {
+pub async fn connect(api: &Api, now: Micros, settings: &Settings) -> Result<Socket, ConnectError> {
+    let limit = settings.connect_timeout;
+    match tokio::time::timeout(limit, Box::pin(handshake(api, now, settings))).await {
         Ok(result) => result,
         Err(_elapsed) => Err(ConnectError::Timeout(limit)),
     }
 }
 
-async fn handshake(api: &Api, now: Micros, max_message: usize) -> Result<Socket, ConnectError> {
+async fn handshake(api: &Api, now: Micros, settings: &Settings) -> Result<Socket, ConnectError> {
     let request = request(api, now)?;
     let uri = request.uri();
     let secure = uri.scheme_str() == Some("wss");
@@ -97,21 +98,31 @@ async fn handshake(api: &Api, now: Micros, max_message: usize) -> Result<Socket,
         .map_err(|error| ConnectError::Network(format!("connect to {host}:{port}: {error}")))?;
     tcp.set_nodelay(true)
         .map_err(|error| ConnectError::Network(format!("set TCP_NODELAY: {error}")))?;
-    let stream = if secure { encrypt(tcp, address).await? } else { MaybeTlsStream::Plain(tcp) };
+    let stream = if secure {
+        encrypt(tcp, address, settings.tls.clone()).await?
+    } else {
+        MaybeTlsStream::Plain(tcp)
+    };
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         // Commands and pongs are small and rare: each goes out at once.
         .write_buffer_size(0)
-        .max_message_size(Some(max_message))
-        .max_frame_size(Some(max_message));
+        .max_message_size(Some(settings.max_message))
+        .max_frame_size(Some(settings.max_message));
     let stream = Lenient::new(stream);
     let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
     let (socket, _response) = opened.map_err(|error| refused(error, now))?;
     Ok(socket)
 }
 
-async fn encrypt(tcp: TcpStream, host: &str) -> Result<MaybeTlsStream<TcpStream>, ConnectError> {
-    let config = tls::client_config().map_err(|error| ConnectError::Setup(error.to_string()))?;
+async fn encrypt(
+    tcp: TcpStream,
+    host: &str,
+    config: Option<Arc<ClientConfig>>,
+) -> Result<MaybeTlsStream<TcpStream>, ConnectError> {
+    let config = config
+        .map_or_else(tls::client_config, Ok)
+        .map_err(|error| ConnectError::Setup(error.to_string()))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| {
         ConnectError::Setup(format!("{host:?} cannot have a certificate: {error}"))
     })?;
@@ -153,12 +164,23 @@ fn refused(error: WsError, now: Micros) -> ConnectError {
     let code = response.status().as_u16();
     let date = response.headers().get("date").and_then(|value| value.to_str().ok());
     let skew_ms = date.and_then(|date| skew_ms(date, now));
+    let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|value| wait(value, now));
     let body = response.body().as_deref().unwrap_or_default();
     let body = String::from_utf8_lossy(body).chars().take(EXCERPT_CHARS_MAX).collect();
     match code {
         401 | 403 => ConnectError::Refused { code, body, skew_ms },
-        _ => ConnectError::Status { code, body },
+        _ => ConnectError::Status { code, body, retry_after },
     }
+}
+
+/// What a `Retry-After` header asks for: seconds, or a date.
+fn wait(value: &str, now: Micros) -> Option<Duration> {
+    if let Ok(secs) = value.trim().parse() {
+        return Some(Duration::from_secs(secs));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    u64::try_from(at.as_millisecond() - now.0 / 1000).ok().map(Duration::from_millis)
 }
 
 /// How far the exchange's clock is ahead of ours by its `Date` header, when it is enough to matter.
@@ -169,8 +191,21 @@ fn skew_ms(date: &str, now: Micros) -> Option<i64> {
 }
 
 #[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tls_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_a_date() {
+        let now = Micros::parse_rfc3339("2026-08-05T03:45:40Z").unwrap();
+        assert_eq!(wait("7", now), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Wed, 05 Aug 2026 03:46:00 GMT", now), Some(Duration::from_secs(20)));
+        assert_eq!(wait("Wed, 05 Aug 2026 03:45:00 GMT", now), None);
+        assert_eq!(wait("soon", now), None);
+    }
 
     #[test]
     fn the_date_header_tells_a_wrong_clock() {

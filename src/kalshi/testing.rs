@@ -191,6 +191,17 @@ impl Asked {
 
 /// Serves REST on a loopback port for as long as the test runs; one request a connection.
 pub async fn serve_rest(answer: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) -> Api {
+    serve_rest_with_headers(move |asked| {
+        let (code, body) = answer(asked);
+        (code, String::new(), body)
+    })
+    .await
+}
+
+/// As [`serve_rest`], with headers (each line with its end) between the code and the body.
+pub async fn serve_rest_with_headers(
+    answer: impl Fn(&Asked) -> (u16, String, String) + Send + Sync + 'static,
+) -> Api {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
@@ -208,10 +219,11 @@ pub async fn serve_rest(answer: impl Fn(&Asked) -> (u16, String) + Send + Sync +
                 }
                 let head = String::from_utf8(head).unwrap();
                 let target = head.split(' ').nth(1).unwrap().to_owned();
-                let (code, body) = answer(&Asked { target, head });
+                let (code, headers, body) = answer(&Asked { target, head });
                 let length = body.len();
-                let head =
-                    format!("HTTP/1.1 {code} X\r\nContent-Length: {length}\r\nConnection: close");
+                let head = format!(
+                    "HTTP/1.1 {code} X\r\n{headers}Content-Length: {length}\r\nConnection: close"
+                );
                 let _gone = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
             });
         }

@@ -54,7 +54,11 @@ pub fn without_roots() -> Result<ClientConfig, TlsError> {
     with_roots(RootCertStore::empty())
 }
 
-fn with_roots(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
+/// Trusts these authorities and no others.
+///
+/// # Errors
+/// When the provider supports no version of TLS.
+pub fn with_roots(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

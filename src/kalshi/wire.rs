@@ -27,8 +27,36 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// When the text is not JSON or has no `type`.
     pub fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        match Self::of_data(text) {
+            Some(envelope) => Ok(envelope),
+            None => serde_json::from_str(text),
+        }
     }
+
+    /// The envelope of a data frame in the form in which the exchange writes nearly all of them,
+    /// without a look at the message: whether that is JSON is for the decoder to find.
+    fn of_data(text: &'a str) -> Option<Self> {
+        let (kind, rest) = text.strip_prefix("{\"type\":\"")?.split_once('"')?;
+        if !matches!(kind, "orderbook_delta" | "trade") {
+            return None;
+        }
+        let (sid, rest) = number(rest.strip_prefix(",\"sid\":")?)?;
+        let (seq, rest) = number(rest.strip_prefix(",\"seq\":")?)?;
+        rest.starts_with(",\"msg\":{").then_some(Self {
+            kind: Cow::Borrowed(kind),
+            id: None,
+            sid: Some(sid),
+            seq: Some(seq),
+        })
+    }
+}
+
+/// The number that a text begins with, and what follows it. None of more digits than always fit.
+fn number(text: &str) -> Option<(i64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at_checked(digits)?;
+    (digits <= 18).then_some(())?;
+    Some((number.parse().ok()?, rest))
 }
 
 /// The message of a `subscribed` reply.
@@ -36,6 +64,12 @@ impl<'a> Envelope<'a> {
 pub struct Subscribed<'a> {
     #[serde(borrow)]
     pub channel: Cow<'a, str>,
+    pub sid: i64,
+}
+
+/// One of the subscriptions that answer `list_subscriptions`.
+#[derive(Debug, Deserialize)]
+pub struct Subscription {
     pub sid: i64,
 }
 
@@ -87,6 +121,10 @@ pub enum CommandBody<'a> {
         action: UpdateAction,
         market_tickers: &'a [&'a str],
     },
+    Unsubscribe {
+        sids: &'a [i64],
+    },
+    ListSubscriptions,
 }
 
 /// What `update_subscription` does.
@@ -96,4 +134,42 @@ pub enum UpdateAction {
     AddMarkets,
     DeleteMarkets,
     GetSnapshot,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_reads_what_the_long_way_reads() {
+        for text in [
+            r#"{"type":"orderbook_delta","sid":2,"seq":3,"msg":{"a":1}}"#,
+            r#"{"type":"trade","sid":11,"seq":123456789012345678,"msg":{}}"#,
+        ] {
+            let short = Envelope::of_data(text).unwrap();
+            let long: Envelope<'_> = serde_json::from_str(text).unwrap();
+            assert_eq!(
+                (short.kind, short.id, short.sid, short.seq),
+                (long.kind, long.id, long.sid, long.seq)
+            );
+        }
+    }
+
+    #[test]
+    fn anything_unusual_goes_the_long_way() {
+        for text in [
+            r#"{"type":"orderbook_snapshot","sid":2,"seq":3,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","seq":3,"sid":2,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","sid":2,"seq":3,"id":4,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","sid":-2,"seq":3,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","sid":2,"seq":1234567890123456789,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","sid":,"seq":3,"msg":{}}"#,
+            r#"{"type":"orderbook_delta","sid":2,"seq":3"#,
+            r#"{"type":"orderbook_delta""#,
+            "",
+        ] {
+            assert!(Envelope::of_data(text).is_none(), "{text}");
+        }
+        assert!(Envelope::parse(r#"{"type":"orderbook_delta","sid":"#).is_err());
+    }
 }

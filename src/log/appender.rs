@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -20,16 +20,27 @@ use super::chunk::Chunk;
 use super::journal::Position;
 use crate::model::{Log, Micros};
 use crate::ops::backoff::Backoff;
+use crate::ops::crash;
 use crate::pg::writer::Fence;
 use crate::pg::{self, Class, Options, Target};
 
 /// Rows of one transaction. Two seconds of the busiest day's average.
 const BATCH_ROWS_MAX: i64 = 65_536;
+/// Bytes of one transaction, as far as its first chunk is not larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Commits of one log are at least this far apart, so that six logs at a low rate do not make
 /// hundreds of commits a second; it bounds what batching adds to the latency.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// Chunks that wait already: a batch of them is worth a commit at once.
+const CHUNKS_MANY: usize = 4;
 /// A batch that takes longer than this is given up and tried again.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same for a server that does not even refuse, with the time to connect.
+const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+/// How long a stopping process lets a batch that is under way go on. A database that hangs must not
+/// keep it until its deadline: the journal has the rows.
+const STOP_ATTEMPT_MAX: Duration = Duration::from_secs(8);
 
 /// What an appender tells others.
 pub trait Observer: Send + Sync + 'static {
@@ -76,11 +87,15 @@ impl Appender {
                     None => return Ok(()),
                 },
             };
-            tokio::time::sleep_until(committed_at + COMMIT_INTERVAL).await;
+            if chunks.len() < CHUNKS_MANY {
+                tokio::time::sleep_until(committed_at + COMMIT_INTERVAL).await;
+            }
             let mut batch = vec![first];
             let mut rows: i64 = batch.iter().map(|chunk| chunk.rows).sum();
+            let mut bytes = batch.iter().map(|chunk| chunk.copy.len()).sum::<usize>();
             while let Ok(chunk) = chunks.try_recv() {
-                if rows + chunk.rows > BATCH_ROWS_MAX {
+                bytes += chunk.copy.len();
+                if rows + chunk.rows > BATCH_ROWS_MAX || bytes > BATCH_BYTES_MAX {
                     carried = Some(chunk);
                     break;
                 }
@@ -111,12 +126,13 @@ impl Appender {
                 self.observer.available(log, false);
             }
             let stopping = self.stopping.clone();
-            let attempt = tokio::select! {
-                // A batch under way may finish while the process stops: the deadline of the whole
-                // process bounds it.
+            let fence = self.fence.clone();
+            let (attempt, silent) = tokio::select! {
+                // A batch under way may finish while the process stops.
                 biased;
-                result = self.commit_once(client, batch) => result,
-                () = stopping_and_hopeless(&stopping, down_since.is_some()) => return Ok(false),
+                result = self.commit_once(client, batch) => (result, false),
+                why = silence(fence) => (Err(anyhow!(why)), true),
+                () = stopping_too_long(&stopping, down_since.is_some()) => return Ok(false),
             };
             let Err(error) = attempt else {
                 if let Some(since) = down_since {
@@ -128,6 +144,7 @@ impl Appender {
             };
             *client = None;
             match pg::error::classify_chain(&error) {
+                _ if silent => {}
                 Class::Retry | Class::Auth => {}
                 // Our own task took the lock again meanwhile: that is no successor.
                 Class::Held if *self.fence.borrow() != self.used => {}
@@ -209,6 +226,7 @@ impl Appender {
             tx.execute(effect.sql, &params).await.context("keep open stretches")?;
         }
         tx.commit().await.context("commit batch")?;
+        crash::point("append-after-commit");
         self.observer.batch_seconds(self.log, began.elapsed().as_secs_f64());
         self.report(batch, last);
         Ok(())
@@ -221,11 +239,28 @@ impl Appender {
     }
 }
 
-/// Ends when the process stops and the database was away already.
-async fn stopping_and_hopeless(stopping: &CancellationToken, was_away: bool) {
-    if was_away {
-        stopping.cancelled().await;
-    } else {
-        std::future::pending::<()>().await;
+/// Ends when an attempt is hopeless although its session says nothing: the lock's session, which is
+/// asked every second, does not answer either, or the time is up. Says which.
+async fn silence(mut fence: watch::Receiver<Option<Fence>>) -> &'static str {
+    let lost = async {
+        // An attempt waits for the right itself; what counts is that it goes away again. A sender
+        // that is gone is told by the attempt.
+        let had = fence.wait_for(Option::is_some).await.is_ok();
+        if !had || fence.wait_for(Option::is_none).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = lost => "the writer lock's session was lost",
+        () = tokio::time::sleep(ATTEMPT_MAX) => "the database does not answer",
+    }
+}
+
+/// Ends when the process stops: at once if the database was away already, else when a batch under
+/// way had its time.
+async fn stopping_too_long(stopping: &CancellationToken, was_away: bool) {
+    stopping.cancelled().await;
+    if !was_away {
+        tokio::time::sleep(STOP_ATTEMPT_MAX).await;
     }
 }

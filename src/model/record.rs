@@ -123,13 +123,17 @@ pub struct Lifecycle {
 /// Who sent a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SnapshotSource {
+    /// A stream, in its place there.
     Ws,
+    /// REST, without a place in a stream.
+    Rest,
 }
 
 impl SnapshotSource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
+            Self::Rest => "rest",
         }
     }
 }
@@ -173,6 +177,8 @@ pub enum CoverageEnd {
     DecodeError,
     /// The replayed book contradicted the exchange's.
     Integrity,
+    /// The journal is damaged here: what it held is lost.
+    JournalDamage,
     /// Nothing ended: a long stretch is cut so that what is covered becomes visible.
     Continues,
 }
@@ -191,6 +197,7 @@ impl CoverageEnd {
             Self::Unsubscribed => "unsubscribed",
             Self::DecodeError => "decode_error",
             Self::Integrity => "integrity",
+            Self::JournalDamage => "journal_damage",
             Self::Continues => "continues",
         }
     }

@@ -1,6 +1,8 @@
 //! How a process is asked to stop, and the one place that ends it when it does not.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
@@ -12,11 +14,23 @@ use super::systemd;
 /// `TimeoutStopSec`, so that we say ourselves what happened.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
+/// How long the last acts of a process that is ended at once may take.
+const LAST_ACTS_MAX: Duration = Duration::from_secs(2);
+
+type Act = Box<dyn FnOnce() + Send>;
+
 /// The request to stop: made by a signal, by the first task that fails, or by `request`. Clones share
 /// it. Dropping it does nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Shutdown {
     token: CancellationToken,
+    last_acts: Arc<Mutex<Vec<Act>>>,
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown").field("requested", &self.token.is_cancelled()).finish()
+    }
 }
 
 impl Shutdown {
@@ -50,6 +64,30 @@ impl Shutdown {
     /// ends while the process goes on needs a child of `token` instead.
     pub fn request(&self) {
         self.token.cancel();
+    }
+
+    /// Has something done before the process is ended without a drain, for instance what was received
+    /// made durable. All acts together have 2 s, on a thread of their own.
+    pub fn before_forced_end(&self, act: impl FnOnce() + Send + 'static) {
+        self.last_acts.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(act));
+    }
+
+    fn end_at_once(&self, code: i32) -> ! {
+        let acts =
+            std::mem::take(&mut *self.last_acts.lock().unwrap_or_else(PoisonError::into_inner));
+        let (done, ended) = mpsc::channel();
+        let run = move || {
+            for act in acts {
+                act();
+            }
+            // Nobody waits for it any more after LAST_ACTS_MAX.
+            done.send(()).ok();
+        };
+        let started = std::thread::Builder::new().name("last-acts".to_owned()).spawn(run).is_ok();
+        if started && ended.recv_timeout(LAST_ACTS_MAX).is_err() {
+            tracing::error!("what had to be done before the end took too long");
+        }
+        std::process::exit(code)
     }
 
     /// Waits for the request.
@@ -120,14 +158,14 @@ async fn enforce(mut signals: Signals, shutdown: Shutdown, deadline: Duration) {
             signal = signals.next() => {
                 if asked_by.is_some() {
                     tracing::warn!(signal = signal.name(), "asked again: ending before the drain is over");
-                    std::process::exit(signal.exit_code());
+                    shutdown.end_at_once(signal.exit_code());
                 }
                 // The process was draining because of a failure: this is the first time that somebody asks.
                 asked_by = Some(signal);
             }
             () = &mut end => {
                 tracing::error!(deadline_s = deadline.as_secs(), "drain not over at its deadline: ending");
-                std::process::exit(asked_by.map_or(1, Signal::exit_code));
+                shutdown.end_at_once(asked_by.map_or(1, Signal::exit_code));
             }
         }
     }
@@ -166,6 +204,26 @@ mod tests {
     #[ignore = "started by the tests below"]
     fn child_that_never_drains() {
         child(Duration::from_secs(60), |_| {}, std::future::pending());
+    }
+
+    #[test]
+    #[ignore = "started by the tests below"]
+    fn child_that_flushes() {
+        let begin = |shutdown: &Shutdown| shutdown.before_forced_end(|| println!("\nflushed"));
+        child(Duration::from_secs(60), begin, std::future::pending());
+    }
+
+    #[test]
+    #[ignore = "started by the tests below"]
+    fn child_that_hangs_to_the_last() {
+        let begin = |shutdown: &Shutdown| {
+            shutdown.before_forced_end(|| {
+                loop {
+                    std::thread::park()
+                }
+            })
+        };
+        child(Duration::from_secs(60), begin, std::future::pending());
     }
 
     #[test]
@@ -245,6 +303,20 @@ mod tests {
             process.until("requested");
             process.send(second);
             assert_eq!(process.code(), Some(code));
+        }
+    }
+
+    #[test]
+    fn what_has_to_be_done_before_the_end_is_done_and_bounded() {
+        for name in ["flushes", "hangs_to_the_last"] {
+            let mut process = Process::start(name);
+            process.send(Kill::TERM);
+            process.until("requested");
+            process.send(Kill::TERM);
+            if name == "flushes" {
+                process.until("flushed");
+            }
+            assert_eq!(process.code(), Some(143), "{name}");
         }
     }
 

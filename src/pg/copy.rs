@@ -3,10 +3,12 @@
 //! The format is that of PostgreSQL's manual, "COPY, Binary Format": a signature, then per row the
 //! number of fields and each field as length and bytes, then -1.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use futures_util::SinkExt as _;
 use tokio_postgres::{Error, Transaction};
 use uuid::Uuid;
+
+use crate::ops::crash;
 
 /// Signature, flags (none) and length of the header's extension (none).
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -27,7 +29,7 @@ const CHUNK: usize = 256 * 1024;
 /// panics: such a batch must not reach the server.
 #[derive(Debug, Default)]
 pub struct Rows {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     rows: u64,
     fields_due: i16,
 }
@@ -70,8 +72,7 @@ impl Rows {
 
     pub fn i64(&mut self, value: i64) {
         self.field();
-        self.buffer.put_i32(8);
-        self.buffer.put_i64(value);
+        self.buffer.extend_from_slice(&sized_i64(value));
     }
 
     pub fn opt_i64(&mut self, value: Option<i64>) {
@@ -148,16 +149,14 @@ impl Rows {
         self.buffer.put_i32(1); // lower bound
         let mut written = 0;
         for value in values {
-            self.buffer.put_i32(8);
-            self.buffer.put_i64(value);
+            self.buffer.extend_from_slice(&sized_i64(value));
             written += 1;
         }
         assert!(written == count, "an array of {count} gave {written} values");
     }
 
     /// Ends the batch and gives it out; the next row starts another. The bytes are cheap to clone,
-    /// so a batch that failed is sent again as it was, and their memory is used again once all
-    /// clones are gone.
+    /// so a batch that failed is sent again as it was.
     pub fn finish(&mut self) -> Bytes {
         assert!(self.fields_due == 0, "the last row lacks {} fields", self.fields_due);
         if self.buffer.is_empty() {
@@ -165,10 +164,9 @@ impl Rows {
         }
         self.buffer.put_i16(TRAILER);
         self.rows = 0;
-        let capacity = self.buffer.len();
-        let batch = self.buffer.split().freeze();
-        self.buffer.reserve(capacity);
-        batch
+        // Room for as much again and a little more: batches of one log are of a size.
+        let capacity = self.buffer.len() + self.buffer.len() / 8;
+        std::mem::replace(&mut self.buffer, Vec::with_capacity(capacity)).into()
     }
 
     fn field(&mut self) {
@@ -180,6 +178,12 @@ impl Rows {
         self.buffer.put_i32(length(bytes.len()));
         self.buffer.put_slice(bytes);
     }
+}
+
+/// A `bigint` field with its length in front, as one piece: rows have many of them.
+fn sized_i64(value: i64) -> [u8; 12] {
+    let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
+    [0, 0, 0, 8, a, b, c, d, e, f, g, h]
 }
 
 /// A field's length as the format has it. Frames are bounded far below 2 GiB, so a longer field is a
@@ -232,5 +236,6 @@ pub async fn copy_in(
         let chunk = batch.split_to(batch.len().min(CHUNK));
         sink.feed(chunk).await?;
     }
+    crash::point("copy-before-end");
     sink.as_mut().finish().await
 }

@@ -27,11 +27,30 @@ const FENCE_PATIENCE: Duration = Duration::from_secs(10);
 /// Bound on the questions asked over the lock's session.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the server may take to end the former session of this very writer.
+const END_PATIENCE_MS: i64 = 5_000;
+/// The lock must not fall to a server that ends idle sessions, and must fall within half a minute
+/// when this machine vanishes without a word. A session over a unix socket ignores the latter.
+const SESSION_SETTINGS: &str = "
+    SET idle_session_timeout = 0;
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = 20000";
+
 /// The right to append to one database, held for as long as this lives and its session does.
 pub struct WriterLock {
     client: Client,
     fence: Fence,
+    pid: i32,
     target: String,
+}
+
+/// What tells a writer its own former session from that of a successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Former {
+    epoch: i64,
+    pid: i32,
 }
 
 impl WriterLock {
@@ -41,24 +60,45 @@ impl WriterLock {
     /// Sessions of a writer that lost its lock and is stuck in a batch are ended after
     /// [`FENCE_PATIENCE`]; their transactions roll back.
     pub async fn acquire(target: &Target, holder: &str) -> Result<Self, AcquireError> {
-        Self::acquire_within(target, holder, FENCE_PATIENCE).await
+        Self::acquire_within(target, holder, None, FENCE_PATIENCE).await
+    }
+
+    /// As [`WriterLock::acquire`], after this process lost the session of its lock. After a partition
+    /// the server may not know yet that the session is gone; when nobody took over meanwhile, it is
+    /// ended.
+    pub async fn acquire_again(
+        target: &Target,
+        holder: &str,
+        former: Former,
+    ) -> Result<Self, AcquireError> {
+        Self::acquire_within(target, holder, Some(former), FENCE_PATIENCE).await
     }
 
     pub(super) async fn acquire_within(
         target: &Target,
         holder: &str,
+        former: Option<Former>,
         patience: Duration,
     ) -> Result<Self, AcquireError> {
         let options = Options { lock_timeout: Some(patience), ..Options::default() };
         let mut client = target.connect_with(options).await.map_err(AcquireError::Connect)?;
-        // The lock must not fall to a server that ends idle sessions.
-        client.batch_execute("SET idle_session_timeout = 0").await?;
-        let taken: bool = client
-            .query_one("SELECT pg_try_advisory_lock($1)", &[&WRITER_KEY])
-            .await?
-            .try_get(0)?;
+        client.batch_execute(SESSION_SETTINGS).await?;
+        let (mut taken, pid) = try_lock(&client).await?;
         if !taken {
-            return Err(AcquireError::Held(Box::new(find_holder(&client, target).await?)));
+            let found = find_holder(&client, target).await?;
+            // A session that got the lock after ours has another process; a successor that has it
+            // raised the epoch.
+            let ours = former
+                .filter(|former| found.epoch == former.epoch && found.pid == Some(former.pid));
+            let Some(former) = ours else { return Err(AcquireError::Held(Box::new(found))) };
+            warn!(%target, pid = former.pid, "ending this process's former session, which holds the lock");
+            let sql = "SELECT pg_terminate_backend($1, $2)";
+            client.execute(sql, &[&former.pid, &END_PATIENCE_MS]).await?;
+            (taken, _) = try_lock(&client).await?;
+            if !taken {
+                let found = find_holder(&client, target).await?;
+                return Err(AcquireError::Held(Box::new(found)));
+            }
         }
         let epoch = match raise_epoch(&mut client, holder).await {
             Err(error) if is_lock_timeout(&error) => {
@@ -68,12 +108,22 @@ impl WriterLock {
             other => other?,
         };
         debug!(%target, epoch, "writer lock taken");
-        Ok(Self { client, fence: Fence { epoch }, target: target.to_string() })
+        Ok(Self { client, fence: Fence { epoch }, pid, target: target.to_string() })
     }
 
     /// What every batch of this writer checks.
     pub fn fence(&self) -> Fence {
         self.fence
+    }
+
+    /// What [`WriterLock::acquire_again`] needs once this is lost.
+    pub fn former(&self) -> Former {
+        Former { epoch: self.fence.epoch, pid: self.pid }
+    }
+
+    #[cfg(test)]
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// False once the session that holds the lock is known to be gone; then another writer may have
@@ -101,6 +151,13 @@ impl fmt::Debug for WriterLock {
             .field("is_held", &self.is_held())
             .finish()
     }
+}
+
+/// Tries to take the lock. Returns whether it did, and the server's process of this session.
+async fn try_lock(client: &Client) -> Result<(bool, i32), Error> {
+    let sql = "SELECT pg_try_advisory_lock($1), pg_backend_pid()";
+    let row = client.query_one(sql, &[&WRITER_KEY]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Raises the epoch once no batch is running, and says who did.

@@ -105,6 +105,30 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Stops every process of the server where it stands: it takes connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        let file = fs::read_to_string(self.dir.join("data/postmaster.pid")).expect("it runs");
+        let postmaster: i32 = file.lines().next().and_then(|l| l.parse().ok()).expect("an id");
+        let path = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let children = fs::read_to_string(path).expect("its children");
+        // The postmaster first, so that no child is born meanwhile.
+        let ids = children.split_whitespace().filter_map(|id| id.parse().ok());
+        for id in std::iter::once(postmaster).chain(ids) {
+            let id = Pid::from_raw(id).expect("an id");
+            // A child may have ended by itself.
+            kill_process(id, signal).ok();
+        }
+    }
+
     /// CPU time that all of the server's processes took so far, those that ended included.
     pub fn cpu_seconds(&self) -> f64 {
         let file = fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap_or_default();
@@ -147,10 +171,20 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A test may have failed while it stood still.
+        self.thaw();
         let mut stop = self.tool("pg_ctl");
         stop.arg("-D").arg(self.dir.join("data")).args(["-m", "immediate", "stop"]);
         stop.stdout(Stdio::null()).status().ok();
     }
+}
+
+/// What a process has in memory, in bytes.
+pub fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
 }
 
 /// The sum of some times of a stat file (proc(5)), counted behind the name; ticks of 1/100 s.
@@ -319,6 +353,14 @@ impl Drop for Exchange {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("an id");
         kill_process(id, Signal::TERM).ok();
         self.child.wait().ok();
+    }
+}
+
+/// What an address answers to a GET; nothing while nobody listens there.
+pub fn get(address: &str, path: &str) -> String {
+    match TcpStream::connect(address) {
+        Ok(_) => request(address, "GET", path, ""),
+        Err(_) => String::new(),
     }
 }
 

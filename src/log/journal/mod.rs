@@ -5,19 +5,28 @@
 //! bytes of records since the journal was made; it only grows, and it leaves a hole at each start
 //! of the process ([`RESTART_HOLE_BYTES`]), so that no position is ever used twice even when a power
 //! cut took records that a database already holds rows of. Full segments are sealed: compressed
-//! with zstd and read as they are. A torn tail is cut at the last whole record.
+//! with zstd and read as they are. A torn tail is cut at the last whole record; damage elsewhere is
+//! stepped over by readers, who tell it ([`Item::Hole`]).
+//!
+//! When the budget or the disk itself is full, segments that every log has passed go, the oldest
+//! first. When none may go, recording pauses: the sessions wait, and so do their sockets. A session
+//! that waited says so in the journal ([`Kind::Pause`]).
 
+mod flush;
 mod reader;
 mod record;
 mod segment;
+mod usage;
 mod writer;
+mod writing;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use reader::Reader;
+pub use reader::{Item, Reader};
 pub use record::{Kind, Record};
-pub use writer::Journal;
+pub use usage::Usage;
+pub use writer::{Journal, claim};
 
 /// The size at which a segment is full. Small enough to decompress in a blink when a reader starts
 /// in its middle, large enough that a day is a few thousand files.

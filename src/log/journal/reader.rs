@@ -1,16 +1,17 @@
 //! The reading side: records in order from a position on, through sealed and open segments, and
-//! then as they are written.
+//! then as they are written. What is damaged is stepped over and told.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use bytes::{Bytes, BytesMut};
+use anyhow::{Context, Result};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::watch;
 
-use super::record::{self, Parsed, Record};
-use super::segment::{self, Segment};
+use super::record::{self, Kind, PAYLOAD_AT, Parsed, Record};
+use super::segment;
 use super::{Journal, Position};
 
 /// Bytes read from an open segment at once.
@@ -23,16 +24,55 @@ pub struct Reader {
     /// Where the next record begins.
     at: u64,
     source: Source,
+    /// Base of the segment that is or was read last.
+    base: Option<u64>,
     buffer: Bytes,
+    /// Where what was stepped over begins, and in which file, until it is told.
+    lost: Option<Lost>,
+}
+
+/// What comes next in the journal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A record and where it begins.
+    Record(Position, Record),
+    /// Records are missing or damaged here.
+    Hole(Hole),
+}
+
+/// A part of the journal that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hole {
+    pub from: Position,
+    /// Where the next whole record begins.
+    pub to: Position,
+    /// The segment in which it begins.
+    pub path: PathBuf,
+}
+
+struct Lost {
+    from: u64,
+    path: PathBuf,
+    /// Positions jumped between two segments, which is no loss when a process began behind them.
+    only_jumped: bool,
 }
 
 enum Source {
     /// Between segments.
     None,
-    /// The rest of a sealed segment is in the buffer.
-    Sealed,
+    /// The rest of a sealed segment is in the buffer. When it could not be decompressed to its end,
+    /// places behind its first damage cannot be trusted.
+    Sealed { path: PathBuf, whole: bool },
     /// An open segment: the file, and its base.
-    Plain(File, u64),
+    Plain { file: File, base: u64, path: PathBuf },
+}
+
+enum Filled {
+    More,
+    /// Everything that was written has been read.
+    End,
+    /// The record can never become whole.
+    Never,
 }
 
 impl Reader {
@@ -43,7 +83,9 @@ impl Reader {
             written: journal.written(),
             at: from.0,
             source: Source::None,
+            base: None,
             buffer: Bytes::new(),
+            lost: None,
         }
     }
 
@@ -59,9 +101,9 @@ impl Reader {
         Ok(start.map_or(position, |segment| Position(segment.base.min(position.0))))
     }
 
-    /// Where the next record begins, or where it would.
+    /// Where the next record begins, or where it would. Before a hole that was not told yet.
     pub fn position(&self) -> Position {
-        Position(self.at)
+        Position(self.lost.as_ref().map_or(self.at, |lost| lost.from))
     }
 
     /// Whether every written record has been read.
@@ -70,92 +112,138 @@ impl Reader {
         self.at >= *self.written.borrow()
     }
 
-    /// The next record and where it begins, or none when every written one has been read.
+    /// The next record or hole; none when every written record has been read.
     ///
     /// # Errors
-    /// When a segment cannot be read or is damaged in its middle.
-    pub fn next(&mut self) -> Result<Option<(Position, Record)>> {
+    /// When a segment cannot be read at all, for instance for want of permission.
+    pub fn next(&mut self) -> Result<Option<Item>> {
         loop {
             match record::parse(&self.buffer) {
-                Parsed::Whole(record, len) => {
-                    let position = Position(self.at);
-                    self.at += u64::try_from(len)?;
-                    self.buffer = self.buffer.slice(len..);
-                    return Ok(Some((position, record)));
-                }
-                Parsed::Short(needed) => {
-                    if !self.fill(needed)? {
-                        return Ok(None);
+                Parsed::Whole(head, len) => {
+                    if let Some(hole) = self.hole_before(Some(head.kind)) {
+                        return Ok(Some(Item::Hole(hole)));
                     }
+                    let position = Position(self.at);
+                    let payload = self.buffer.slice(PAYLOAD_AT..len);
+                    self.advance(len);
+                    let record::Head { kind, session, received_at } = head;
+                    let record = Record { kind, session, received_at, payload };
+                    return Ok(Some(Item::Record(position, record)));
                 }
-                Parsed::Corrupt => bail!(
-                    "journal {} is damaged at position {}: the checksum of the record is wrong",
-                    self.dir.display(),
-                    self.at
-                ),
+                Parsed::Short(needed) => match self.fill(needed)? {
+                    Filled::More => {}
+                    Filled::End => return Ok(self.hole_before(None).map(Item::Hole)),
+                    Filled::Never => self.step_over(),
+                },
+                Parsed::Corrupt => self.step_over(),
             }
         }
     }
 
-    /// Brings at least `needed` bytes into the buffer, or moves to the next segment. False when
-    /// nothing more has been written.
-    fn fill(&mut self, needed: usize) -> Result<bool> {
+    /// The hole that ends here, if one does. A jump is one unless a process began behind it: the
+    /// positions skipped at a start never held anything.
+    fn hole_before(&mut self, next: Option<Kind>) -> Option<Hole> {
+        if next.is_none() && self.lost.as_ref().is_some_and(|lost| lost.only_jumped) {
+            return None;
+        }
+        let lost = self.lost.take()?;
+        if lost.only_jumped && next == Some(Kind::Start) {
+            return None;
+        }
+        Some(Hole { from: Position(lost.from), to: Position(self.at), path: lost.path })
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.buffer.advance(bytes);
+        // A buffer is never longer than a file.
+        self.at += u64::try_from(bytes).unwrap_or_default();
+    }
+
+    /// Moves to the next place that could be a record.
+    fn step_over(&mut self) {
+        let path = match &self.source {
+            Source::Sealed { path, .. } | Source::Plain { path, .. } => path.clone(),
+            Source::None => self.dir.clone(),
+        };
+        let lost = self.lost.get_or_insert(Lost { from: self.at, path, only_jumped: false });
+        lost.only_jumped = false;
+        let bytes = match &self.source {
+            Source::Sealed { whole: false, .. } => self.buffer.len(),
+            _ => record::next_candidate(&self.buffer),
+        };
+        self.advance(bytes);
+    }
+
+    /// Brings at least `needed` bytes into the buffer, or moves to the next segment.
+    fn fill(&mut self, needed: usize) -> Result<Filled> {
         let written = *self.written.borrow_and_update();
-        if self.at >= written {
-            return Ok(false);
+        let Some(left) = written.checked_sub(self.at).filter(|left| *left > 0) else {
+            return Ok(Filled::End);
+        };
+        if u64::try_from(needed)? > left {
+            // What was written are whole records, so a length that reaches past it is wrong.
+            return Ok(Filled::Never);
         }
         match &self.source {
-            Source::Plain(file, base) => {
-                let offset = self.at - base + u64::try_from(self.buffer.len())?;
-                let want = needed.saturating_sub(self.buffer.len()).max(READ_BYTES);
-                let mut bytes = BytesMut::with_capacity(self.buffer.len() + want);
-                bytes.extend_from_slice(&self.buffer);
-                let have = bytes.len();
-                bytes.resize(have + want, 0);
-                let into = bytes.get_mut(have..).unwrap_or_default();
-                let read = file.read_at(into, offset).context("read journal")?;
-                bytes.truncate(have + read);
-                self.buffer = bytes.freeze();
+            Source::Plain { file, base, .. } => {
+                let have = self.buffer.len();
+                let offset = self.at - base + u64::try_from(have)?;
+                let left = usize::try_from(left).unwrap_or(usize::MAX).saturating_sub(have);
+                let want = left.min(READ_BYTES).max(needed.saturating_sub(have));
+                let mut bytes = BytesMut::zeroed(have + want);
+                let (old, new) = bytes.split_at_mut(have);
+                old.copy_from_slice(&self.buffer);
+                let read = file.read_at(new, offset).context("read journal")?;
                 if read > 0 {
-                    return Ok(true);
+                    bytes.truncate(have + read);
+                    self.buffer = bytes.freeze();
+                    return Ok(Filled::More);
                 }
-                // The end of this segment: what follows, if anything, begins a later one.
-                self.next_segment()
+                if have > 0 { Ok(Filled::Never) } else { self.next_segment() }
             }
-            Source::Sealed | Source::None => self.next_segment(),
+            Source::Sealed { .. } if !self.buffer.is_empty() => Ok(Filled::Never),
+            Source::Sealed { .. } | Source::None => self.next_segment(),
         }
     }
 
-    /// Opens the segment that holds `self.at`, or the first one after it.
-    fn next_segment(&mut self) -> Result<bool> {
-        if !self.buffer.is_empty() {
-            // A torn record in the middle of the journal: it was never written whole, and what
-            // follows begins a segment of its own.
-            self.at += u64::try_from(self.buffer.len())?;
-            self.buffer = Bytes::new();
-        }
+    /// Opens the segment that holds `self.at`, or the first one after what was read.
+    fn next_segment(&mut self) -> Result<Filled> {
+        let cut_short = matches!(self.source, Source::Sealed { whole: false, .. });
         let segments = segment::list(&self.dir)?;
-        let mut candidates: Vec<&Segment> = Vec::new();
-        candidates.extend(segments.iter().rfind(|segment| segment.base <= self.at));
-        candidates.extend(segments.iter().find(|segment| segment.base > self.at));
-        for segment in candidates {
+        let holding = match self.base {
+            Some(_) => None,
+            None => segments.iter().rfind(|segment| segment.base <= self.at),
+        };
+        let after = self.base.unwrap_or(self.at);
+        let later = segments.iter().filter(|segment| segment.base > after);
+        for segment in holding.into_iter().chain(later) {
             let skip = self.at.saturating_sub(segment.base);
             if segment.sealed {
-                let bytes = Bytes::from(
-                    segment::read_whole(segment)
-                        .with_context(|| format!("read segment {}", segment.path.display()))?,
-                );
+                let (bytes, whole) = match segment::read_sealed(segment) {
+                    Ok(read) => read,
+                    // Removed since the listing: list again.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(Filled::More);
+                    }
+                    Err(error) => {
+                        return Err(error)
+                            .with_context(|| format!("read segment {}", segment.path.display()));
+                    }
+                };
+                let mut bytes = Bytes::from(bytes);
                 if u64::try_from(bytes.len())? <= skip {
+                    self.base = Some(segment.base);
                     continue;
                 }
-                self.buffer = bytes.slice(usize::try_from(skip)?..);
-                self.source = Source::Sealed;
+                bytes.advance(usize::try_from(skip)?);
+                self.buffer = bytes;
+                self.source = Source::Sealed { path: segment.path.clone(), whole };
             } else {
                 let file = match File::open(&segment.path) {
                     Ok(file) => file,
                     // Sealed since the listing: list again.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                        return Ok(true);
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(Filled::More);
                     }
                     Err(error) => {
                         return Err(error)
@@ -163,13 +251,21 @@ impl Reader {
                     }
                 };
                 if file.metadata()?.len() <= skip {
+                    self.base = Some(segment.base);
                     continue;
                 }
-                self.source = Source::Plain(file, segment.base);
+                let path = segment.path.clone();
+                self.source = Source::Plain { file, base: segment.base, path };
+            }
+            let knows_before = self.base.is_some() || self.at > 0;
+            if segment.base > self.at && knows_before {
+                let path = segment.path.clone();
+                self.lost.get_or_insert(Lost { from: self.at, path, only_jumped: !cut_short });
             }
             self.at = self.at.max(segment.base);
-            return Ok(true);
+            self.base = Some(segment.base);
+            return Ok(Filled::More);
         }
-        Ok(false)
+        Ok(Filled::End)
     }
 }

@@ -12,6 +12,8 @@ use crate::model::Micros;
 pub const HEADER_BYTES: usize = 8;
 /// Bytes between the header and the payload.
 const FIXED_BYTES: usize = 17;
+/// Bytes before the payload.
+pub const PAYLOAD_AT: usize = HEADER_BYTES + FIXED_BYTES;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,12 @@ pub enum Kind {
     Event,
     /// A process began to write here. Sessions before it are dead.
     Start,
+    /// The session had to wait for the journal until now and read nothing from its socket
+    /// meanwhile; the payload is the microseconds that it waited (`i64`). Its next record is the
+    /// one that waited.
+    Pause,
+    /// A reply of REST, behind a line of ours.
+    Poll,
 }
 
 impl Kind {
@@ -30,6 +38,8 @@ impl Kind {
             Self::Frame => 1,
             Self::Event => 2,
             Self::Start => 3,
+            Self::Pause => 4,
+            Self::Poll => 5,
         }
     }
 
@@ -38,6 +48,8 @@ impl Kind {
             1 => Some(Self::Frame),
             2 => Some(Self::Event),
             3 => Some(Self::Start),
+            4 => Some(Self::Pause),
+            5 => Some(Self::Poll),
             _ => None,
         }
     }
@@ -54,11 +66,19 @@ pub struct Record {
     pub payload: Bytes,
 }
 
+/// What stands before a record's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub kind: Kind,
+    pub session: i64,
+    pub received_at: Micros,
+}
+
 /// What stands at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// A whole record and its length in bytes.
-    Whole(Record, usize),
+    /// A whole record and its length in bytes; its payload begins at [`PAYLOAD_AT`].
+    Whole(Head, usize),
     /// The bytes end before the record does; this many are needed at least.
     Short(usize),
     /// The bytes cannot be a record, or their checksum is wrong.
@@ -89,8 +109,8 @@ pub fn encode(
     out.len() - begin
 }
 
-/// Reads the record at the beginning of `bytes`, sharing its memory.
-pub fn parse(bytes: &Bytes) -> Parsed {
+/// Reads the record at the beginning of `bytes`.
+pub fn parse(bytes: &[u8]) -> Parsed {
     let Some((len, crc)) = header(bytes) else {
         return Parsed::Short(HEADER_BYTES);
     };
@@ -98,11 +118,10 @@ pub fn parse(bytes: &Bytes) -> Parsed {
         return Parsed::Corrupt;
     }
     let whole = HEADER_BYTES + len;
-    if bytes.len() < whole {
+    let Some(body) = bytes.get(HEADER_BYTES..whole) else {
         return Parsed::Short(whole);
-    }
-    let body = bytes.slice(HEADER_BYTES..whole);
-    if crc32fast::hash(&body) != crc {
+    };
+    if crc32fast::hash(body) != crc {
         return Parsed::Corrupt;
     }
     let number = |at: usize| {
@@ -113,8 +132,38 @@ pub fn parse(bytes: &Bytes) -> Parsed {
     let (Some(kind), Some(session), Some(received_at)) = (kind, number(1), number(9)) else {
         return Parsed::Corrupt;
     };
-    let payload = body.slice(FIXED_BYTES..);
-    Parsed::Whole(Record { kind, session, received_at: Micros(received_at), payload }, whole)
+    Parsed::Whole(Head { kind, session, received_at: Micros(received_at) }, whole)
+}
+
+/// The length in bytes that the header at the beginning of `bytes` states, whatever follows it.
+pub fn stated_len(bytes: &[u8]) -> Option<usize> {
+    header(bytes).map(|(len, _)| HEADER_BYTES + len)
+}
+
+/// How far from the beginning of `bytes`, which is no record, the next place is that could be one
+/// by its length and kind. The length of `bytes` when there is none.
+///
+/// No place inside a JSON text qualifies: as a length, four of its characters are far too large.
+pub fn next_candidate(bytes: &[u8]) -> usize {
+    // The highest byte of a length is at most 4, which nearly every byte of a frame exceeds.
+    let highest = u8::try_from((FIXED_BYTES + PAYLOAD_BYTES_MAX) >> 24).unwrap_or(u8::MAX);
+    let mut at = 1;
+    while let Some(rest) = bytes.get(at..) {
+        if rest.len() <= HEADER_BYTES {
+            // Too short to be told: it may go on in bytes that are not here yet.
+            return at.min(bytes.len());
+        }
+        let possible = rest.get(3).is_some_and(|byte| *byte <= highest)
+            && rest.get(HEADER_BYTES).copied().and_then(Kind::from_byte).is_some()
+            && header(rest).is_some_and(|(len, _)| {
+                (FIXED_BYTES..=FIXED_BYTES + PAYLOAD_BYTES_MAX).contains(&len)
+            });
+        if possible {
+            return at;
+        }
+        at += 1;
+    }
+    bytes.len()
 }
 
 fn header(bytes: &[u8]) -> Option<(usize, u32)> {

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use anyhow::{Context, Result};
+use tracing::warn;
 
 use super::record::{self, Parsed};
 
@@ -69,19 +69,33 @@ pub fn list(dir: &Path) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// The records' bytes of a whole segment.
-pub fn read_whole(segment: &Segment) -> io::Result<Vec<u8>> {
-    let mut file = File::open(&segment.path)?;
-    let mut bytes = Vec::new();
-    if segment.sealed {
-        zstd::Decoder::new(file)?.read_to_end(&mut bytes)?;
-    } else {
-        file.read_to_end(&mut bytes)?;
+/// The bytes of all files of the directory: segments, also while they are being sealed, and what
+/// little there is beside them.
+pub fn disk_bytes(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir).with_context(|| format!("list journal {}", dir.display()))? {
+        match entry?.metadata() {
+            Ok(metadata) => sum += metadata.len(),
+            // Sealed or pruned since its name was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context("look at a file of the journal"),
+        }
     }
-    Ok(bytes)
+    Ok(sum)
 }
 
-/// Compresses a full segment and removes the plain file. Killed at any moment, it leaves either.
+/// The records' bytes of a sealed segment, and whether that is all of them: one that is damaged
+/// gives what stands before the damage.
+pub fn read_sealed(segment: &Segment) -> io::Result<(Vec<u8>, bool)> {
+    let file = File::open(&segment.path)?;
+    let mut bytes = Vec::new();
+    // Bytes that are no zstd at all are as damaged as those that stop being it.
+    let whole = zstd::Decoder::new(file).and_then(|mut d| d.read_to_end(&mut bytes)).is_ok();
+    Ok((bytes, whole))
+}
+
+/// Compresses a full segment and removes the plain file. Killed at any moment, it leaves either;
+/// what it had begun is removed when it fails, for instance on a full disk.
 pub fn seal(dir: &Path, base: u64) -> Result<()> {
     let plain = plain_path(dir, base);
     let sealed = sealed_path(dir, base);
@@ -98,7 +112,16 @@ pub fn seal(dir: &Path, base: u64) -> Result<()> {
         sync_dir(dir)?;
         fs::remove_file(&plain)
     };
-    run().with_context(|| format!("seal journal segment {}", plain.display()))
+    let result = run();
+    if result.is_err() {
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%error, path = %temporary.display(), "remove a half sealed segment");
+            }
+            _ => {}
+        }
+    }
+    result.with_context(|| format!("seal journal segment {}", plain.display()))
 }
 
 /// Makes renames and new files of a directory durable.
@@ -125,15 +148,16 @@ pub fn recover(dir: &Path) -> Result<(Option<u64>, u64)> {
     let Some(last) = segments.last() else {
         return Ok((None, 0));
     };
-    let bytes = Bytes::from(
-        read_whole(last).with_context(|| format!("read segment {}", last.path.display()))?,
-    );
+    let read = || -> io::Result<Vec<u8>> {
+        if last.sealed { Ok(read_sealed(last)?.0) } else { fs::read(&last.path) }
+    };
+    let bytes = read().with_context(|| format!("read segment {}", last.path.display()))?;
     let whole = whole_bytes(&bytes);
-    let cut = u64::try_from(bytes.len() - whole)?;
-    if cut > 0 {
-        if last.sealed {
-            bail!("sealed segment {} is damaged: move it away", last.path.display());
-        }
+    let mut cut = u64::try_from(bytes.len() - whole)?;
+    if last.sealed {
+        // Readers tell what a damaged one lacks; nothing is appended to it.
+        cut = 0;
+    } else if cut > 0 {
         let file = File::options().write(true).open(&last.path)?;
         file.set_len(u64::try_from(whole)?)?;
         file.sync_all().with_context(|| format!("cut {}", last.path.display()))?;
@@ -144,11 +168,19 @@ pub fn recover(dir: &Path) -> Result<(Option<u64>, u64)> {
     Ok((Some(last.base + u64::try_from(whole)?), cut))
 }
 
-/// The length of the whole, undamaged records at the beginning of a segment.
-fn whole_bytes(bytes: &Bytes) -> usize {
+/// The bytes of a segment up to the end of its last whole record. Damage before that stays: readers
+/// step over it.
+fn whole_bytes(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while let Parsed::Whole(_, len) = record::parse(&bytes.slice(at..)) {
-        at += len;
+    let mut whole = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        match record::parse(rest) {
+            Parsed::Whole(_, len) => {
+                at += len;
+                whole = at;
+            }
+            Parsed::Short(_) | Parsed::Corrupt => at += record::next_candidate(rest),
+        }
     }
-    at
+    whole
 }

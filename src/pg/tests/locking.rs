@@ -153,7 +153,7 @@ async fn a_takeover_ends_the_stuck_batch_of_a_suspended_writer() {
     cut_lock_session(&admin, &old).await;
 
     let patience = Duration::from_secs(2);
-    let new = WriterLock::acquire_within(&target, "new", patience).await.unwrap();
+    let new = WriterLock::acquire_within(&target, "new", None, patience).await.unwrap();
     let error = tx.commit().await.unwrap_err();
     assert_eq!(super::super::error::classify(&error), Class::Retry, "{error:?}");
     assert_eq!(head(&admin).await, 0);
@@ -169,6 +169,46 @@ async fn a_database_made_anew_fences_off_its_writer() {
     admin.batch_execute("DELETE FROM writer").await.unwrap();
     let error = lock.check().await.unwrap_err();
     assert!(matches!(error, FenceError::Lost { now: None, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_ends_its_own_former_session_but_nobody_elses() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    // Still open at the server, as after a partition of which it knows nothing.
+    let half_open = WriterLock::acquire(&target, "one").await.unwrap();
+    let former = half_open.former();
+    let error = WriterLock::acquire(&target, "two").await.unwrap_err();
+    assert!(matches!(error, AcquireError::Held(_)), "{error}");
+
+    let again = WriterLock::acquire_again(&target, "one", former).await.unwrap();
+    assert_eq!(again.fence().epoch(), half_open.fence().epoch() + 1);
+    again.check().await.unwrap();
+    assert!(half_open.check().await.is_err());
+
+    // Somebody else has it now: the former session is not the one that holds it.
+    let error = WriterLock::acquire_again(&target, "one", former).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Held(_)), "{error}");
+    again.check().await.unwrap();
+    // The same process of the server, but an epoch that a successor raised.
+    let admin = target.connect().await.unwrap();
+    admin.batch_execute("UPDATE writer SET epoch = epoch + 1").await.unwrap();
+    let error = WriterLock::acquire_again(&target, "one", again.former()).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Held(_)), "{error}");
+    assert!(again.is_held());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_locks_session_ends_when_its_client_vanishes() {
+    let cluster = Cluster::start_with_tcp();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    let target = Target { host: "127.0.0.1".to_owned(), ..target };
+    let lock = WriterLock::acquire(&target, "one").await.unwrap();
+    let sql = "SELECT current_setting('idle_session_timeout'), current_setting('tcp_user_timeout'), \
+               current_setting('tcp_keepalives_idle')";
+    let row = lock.client().query_one(sql, &[]).await.unwrap();
+    let settings: [String; 3] = [row.get(0), row.get(1), row.get(2)];
+    assert_eq!(settings, ["0", "20000", "10"]);
 }
 
 async fn wait_for_fence_waiter(admin: &Client) {

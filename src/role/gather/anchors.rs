@@ -108,6 +108,17 @@ impl Anchors {
         }
     }
 
+    /// Whether a snapshot still waits.
+    pub fn waits(&self, ticket: Ticket) -> bool {
+        ticket.0 >= self.first
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Where the oldest one that waits stands in the journal.
     pub fn oldest(&self) -> Option<Position> {
         self.waiting.front().map(|waiting| waiting.position)

@@ -4,31 +4,32 @@
 //! starting again after a crash are one code path. Each log has its own place in the journal, which
 //! commits with its rows; the thread starts before the lowest one and skips what a log has.
 
+mod lane;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::Client;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::interpret::{Interpreter, Output};
 use super::metrics::Metrics;
-use super::rows;
 use super::streams::{OpenChange, OpenStretch};
 use crate::kalshi::session::Resync;
-use crate::log::chunk::{Chunk, Effect};
-use crate::log::journal::{Journal, Kind, Position, Reader};
-use crate::model::{Channel, Log, Micros, Record, Ticker};
-use crate::pg::copy::Rows;
+use crate::log::chunk::Chunk;
+use crate::log::journal::{Item, Journal, Kind, Position, Reader};
+use crate::model::{Channel, Log, Micros, Record};
+use crate::ops::crash;
+use lane::Lane;
 
-/// Rows after which a chunk is sent although more can be read at once.
-const CHUNK_ROWS_MAX: u64 = 8192;
-/// Bytes after which a chunk is sent.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// Chunks on the way to one appender. Six logs of eight chunks of about 1 MiB: 48 MiB at most while
-/// the database is away; then the journal holds what comes.
+/// Chunks on the way to one appender. While the database is away a log holds these, one that is
+/// being filled, and the batch and one chunk more of its appender: of about 1 MiB each with the
+/// batch's 8 MiB, 18 MiB a log and 108 MiB for six. Then the decoder waits, and the journal holds
+/// what comes.
 pub const CHUNKS_WAITING_MAX: usize = 8;
 /// How often a log without rows says how far it is.
 const POSITION_INTERVAL: Duration = Duration::from_secs(1);
@@ -105,7 +106,7 @@ impl Places {
 }
 
 /// Where resynchronisation requests go: by the name of the session's slot.
-pub type ResyncSenders = Arc<Mutex<HashMap<String, mpsc::Sender<Resync>>>>;
+pub type ResyncSenders = Arc<Mutex<HashMap<String, Arc<Resync>>>>;
 
 /// What the decoder works with.
 pub struct Decoder {
@@ -120,11 +121,30 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Runs it on a thread of its own, named so that its time can be told from that of others. The
+    /// result comes when it ends; a thread that panicked drops the sender.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn spawn(self, places: Places) -> Result<oneshot::Receiver<Result<()>>> {
+        let (sender, ended) = oneshot::channel();
+        let runtime = Handle::current();
+        let run = move || {
+            // Nobody waits for it any more when the process is ending already.
+            sender.send(self.run(places, &runtime)).ok();
+        };
+        std::thread::Builder::new()
+            .name("decode".to_owned())
+            .spawn(run)
+            .context("start decoder thread")?;
+        Ok(ended)
+    }
+
     /// Reads until the journal's end is reached and said to be the end. Blocking.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub fn run(self, places: Places) -> Result<()> {
+    fn run(self, places: Places, runtime: &Handle) -> Result<()> {
         // Positions are never used twice, so none can lie past where this process began.
         for log in Log::ALL {
             anyhow::ensure!(
@@ -154,11 +174,7 @@ impl Decoder {
         loop {
             let mut caught_up = false;
             for _ in 0..RECORDS_PER_ROUND {
-                // Looked at before the record is taken: exactly at the coverage log's place.
-                if open.is_some() && reader.position() >= coverage_from {
-                    interpreter.resume(open.take().unwrap_or_default());
-                }
-                let Some((position, record)) = reader.next()? else {
+                let Some(item) = reader.next()? else {
                     caught_up = true;
                     if reader.position() >= self.live_from {
                         let now = Micros(Micros::now().0 - ARRIVAL_MICROS);
@@ -167,27 +183,59 @@ impl Decoder {
                     }
                     break;
                 };
-                if open.is_some() && position >= coverage_from {
-                    interpreter.resume(open.take().unwrap_or_default());
-                }
-                if record.kind == Kind::Frame && position >= self.live_from {
-                    self.metrics.frame(record.payload.len());
-                }
-                interpreter.read(position, &record, &mut output);
-                if position >= self.live_from {
-                    self.ask_for_snapshots(&interpreter, &mut output);
-                }
-                output.resync.clear();
-                for (position, row) in &output.rows {
-                    if let (Record::Delta(delta), true) = (row, *position >= self.live_from) {
-                        self.metrics.change(delta.exchange_ts, delta.received_at);
+                let live = match item {
+                    Item::Record(position, record) => {
+                        // Exactly where the coverage log ends.
+                        if position >= coverage_from
+                            && let Some(open) = open.take()
+                        {
+                            interpreter.resume(open);
+                        }
+                        let live = position >= self.live_from;
+                        if live && record.kind == Kind::Frame {
+                            self.metrics.frame(record.payload.len());
+                        }
+                        crash::point("decode-before-parse");
+                        interpreter.read(position, &record, &mut output);
+                        live
+                    }
+                    Item::Hole(hole) => {
+                        error!(
+                            file = %hole.path.display(),
+                            from = hole.from.0,
+                            to = hole.to.0,
+                            bytes = hole.to.0 - hole.from.0,
+                            "journal is damaged: what stood there is lost, coverage ends before it"
+                        );
+                        // Damage behind the coverage log's place ends what is open there.
+                        if hole.to > coverage_from
+                            && let Some(open) = open.take()
+                        {
+                            interpreter.resume(open);
+                        }
+                        let position = hole.from.max(coverage_from.min(hole.to));
+                        interpreter.hole(position, &mut output);
+                        hole.to >= self.live_from
+                    }
+                };
+                if live {
+                    ask_for_snapshots(&interpreter, &mut output, &self.resync);
+                    for (_, row) in &output.rows {
+                        if let Record::Delta(delta) = row {
+                            self.metrics.change(delta);
+                        }
                     }
                 }
-                take_rows(&mut lanes, &mut output);
+                output.resync.clear();
+                let mut large = take_rows(&mut lanes, &mut output);
                 if let Some(lane) = lanes.get_mut(&Log::Coverage) {
                     for (position, change) in output.open.drain(..) {
                         lane.keep(position, change);
                     }
+                    large |= lane.is_large();
+                }
+                if large {
+                    break;
                 }
             }
             self.metrics.interpreted(&interpreter.counts);
@@ -227,7 +275,7 @@ impl Decoder {
                 if self.end.borrow().is_some_and(|end| reader.position() >= end) {
                     break;
                 }
-                wait_for_more(&mut written, &self.end);
+                wait_for_more(runtime, &mut written, &self.end);
             }
         }
         for lane in lanes.values_mut() {
@@ -239,35 +287,43 @@ impl Decoder {
         }
         Ok(())
     }
+}
 
-    fn ask_for_snapshots(&self, interpreter: &Interpreter, output: &mut Output) {
-        for (session, ticker) in output.resync.drain(..) {
-            let Some(slot) = interpreter.slot(session) else { continue };
-            let Ok(ticker) = Ticker::parse(&ticker) else { continue };
-            let senders = self.resync.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(sender) = senders.get(slot) else { continue };
-            if sender.try_send(Resync { ticker }).is_err() {
-                // The session asks for every book it lacks on its own timer as well.
-                warn!(slot, "too many snapshots asked for at once");
-            }
+/// Asks the sessions for the books that the interpreter doubts.
+fn ask_for_snapshots(interpreter: &Interpreter, output: &mut Output, sessions: &ResyncSenders) {
+    if output.resync.is_empty() {
+        return;
+    }
+    let sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    for (session, ticker) in output.resync.drain(..) {
+        // A session that ended asks for everything when it connects again.
+        let slot = interpreter.slot(session);
+        if let Some(resync) = slot.and_then(|slot| sessions.get(slot)) {
+            resync.ask(ticker);
         }
     }
 }
 
-/// Hands rows to their logs.
-fn take_rows(lanes: &mut BTreeMap<Log, Lane>, output: &mut Output) {
+/// Hands rows to their logs. Returns whether one of them has enough to be sent.
+fn take_rows(lanes: &mut BTreeMap<Log, Lane>, output: &mut Output) -> bool {
+    let mut large = false;
     for (position, row) in output.rows.drain(..) {
         if let Some(lane) = lanes.get_mut(&row.log()) {
             lane.add(position, &row);
+            large |= lane.is_large();
         }
     }
+    large
 }
 
 /// Waits until the journal has more, the end is known, or a moment has passed.
-fn wait_for_more(written: &mut watch::Receiver<u64>, end: &watch::Receiver<Option<Position>>) {
+fn wait_for_more(
+    runtime: &Handle,
+    written: &mut watch::Receiver<u64>,
+    end: &watch::Receiver<Option<Position>>,
+) {
     let mut end = end.clone();
-    let handle = tokio::runtime::Handle::current();
-    handle.block_on(async {
+    runtime.block_on(async {
         tokio::select! {
             _ = written.changed() => {}
             _ = end.changed() => {}
@@ -276,135 +332,5 @@ fn wait_for_more(written: &mut watch::Receiver<u64>, end: &watch::Receiver<Optio
     });
 }
 
-/// The rows of one log that are not sent yet.
-struct Lane {
-    log: Log,
-    sender: mpsc::Sender<Chunk>,
-    /// Rows of records before this place are in the database.
-    skip_before: Position,
-    next_seq: i64,
-    first_seq: i64,
-    rows: Rows,
-    oldest: Option<Micros>,
-    open: BTreeMap<(i64, i64, String), Option<OpenStretch>>,
-}
-
-impl Lane {
-    fn new(log: Log, place: Place, sender: mpsc::Sender<Chunk>) -> Self {
-        Self {
-            log,
-            sender,
-            skip_before: place.position,
-            next_seq: place.head + 1,
-            first_seq: place.head + 1,
-            rows: Rows::new(),
-            oldest: None,
-            open: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, position: Position, record: &Record) {
-        if position < self.skip_before {
-            return;
-        }
-        rows::encode(&mut self.rows, self.next_seq, record);
-        self.next_seq += 1;
-        let received_at = match record {
-            Record::Delta(delta) => Some(delta.received_at),
-            Record::Trade(trade) => Some(trade.received_at),
-            Record::Ticker(update) => Some(update.received_at),
-            Record::Lifecycle(lifecycle) => Some(lifecycle.received_at),
-            // These wait by design; they say nothing of the path's latency.
-            Record::Snapshot(_) | Record::Coverage(_) => None,
-        };
-        self.oldest = match (self.oldest, received_at) {
-            (Some(oldest), Some(at)) => Some(oldest.min(at)),
-            (oldest, at) => oldest.or(at),
-        };
-    }
-
-    fn keep(&mut self, position: Position, change: OpenChange) {
-        if position >= self.skip_before {
-            self.open.insert((change.session, change.sid, change.ticker), change.open);
-        }
-    }
-
-    fn has_rows(&self) -> bool {
-        !self.rows.is_empty() || !self.open.is_empty()
-    }
-
-    fn is_large(&self) -> bool {
-        self.rows.rows() >= CHUNK_ROWS_MAX || self.rows.bytes() >= CHUNK_BYTES_MAX
-    }
-
-    /// Sends what there is, with the position reached. False when nobody takes it any more.
-    fn send(&mut self, position: Position) -> bool {
-        let rows = self.next_seq - self.first_seq;
-        let chunk = Chunk {
-            first_seq: self.first_seq,
-            rows,
-            copy: if rows > 0 { self.rows.finish() } else { bytes::Bytes::new() },
-            // A log that is ahead of the reader stays where it is.
-            position: position.max(self.skip_before),
-            oldest: self.oldest.take(),
-            effects: self.effects(),
-        };
-        self.first_seq = self.next_seq;
-        self.sender.blocking_send(chunk).is_ok()
-    }
-
-    /// The changes of the open stretches as two statements over arrays.
-    fn effects(&mut self) -> Vec<Effect> {
-        if self.open.is_empty() {
-            return Vec::new();
-        }
-        let mut closed = (Vec::new(), Vec::new(), Vec::new());
-        let mut opened = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for ((session, sid, ticker), open) in std::mem::take(&mut self.open) {
-            match open {
-                None => {
-                    closed.0.push(session);
-                    closed.1.push(sid);
-                    closed.2.push(ticker);
-                }
-                Some(open) => {
-                    opened.0.push(session);
-                    opened.1.push(sid);
-                    opened.2.push(ticker);
-                    opened.3.push(open.channel.name());
-                    opened.4.push(open.from.0);
-                    opened.5.push(open.first_exchange_ts.map(|at| at.0));
-                }
-            }
-        }
-        let mut effects = Vec::new();
-        if !closed.0.is_empty() {
-            effects.push(Effect {
-                sql: "DELETE FROM coverage_open o \
-                      USING unnest($1::bigint[], $2::bigint[], $3::text[]) c (session, sid, ticker) \
-                      WHERE (o.session_id, o.sid, o.ticker) = (c.session, c.sid, c.ticker)",
-                params: vec![Box::new(closed.0), Box::new(closed.1), Box::new(closed.2)],
-            });
-        }
-        if !opened.0.is_empty() {
-            effects.push(Effect {
-                sql: "INSERT INTO coverage_open \
-                      (session_id, sid, ticker, channel, covered_from, first_exchange_ts) \
-                      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], \
-                                           $5::bigint[], $6::bigint[]) \
-                      ON CONFLICT (session_id, sid, ticker) DO UPDATE \
-                      SET channel = excluded.channel, covered_from = excluded.covered_from, \
-                          first_exchange_ts = excluded.first_exchange_ts",
-                params: vec![
-                    Box::new(opened.0),
-                    Box::new(opened.1),
-                    Box::new(opened.2),
-                    Box::new(opened.3),
-                    Box::new(opened.4),
-                    Box::new(opened.5),
-                ],
-            });
-        }
-        effects
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::exchange::Exchange;
+use crate::log::journal::Usage;
 use crate::ops::health::{Report, Status};
+
+/// The part of the journal's budget, in percent, from which on health says so. What is left then
+/// lasts hours on a disk of the recommended size.
+const JOURNAL_DEGRADED_PERCENT: u64 = 80;
+/// The unfiltered ticker stream is never silent this long while the exchange trades.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What health is judged by, read at one moment.
 #[derive(Debug, Clone, Default)]
@@ -17,57 +26,217 @@ pub struct Vitals {
     pub sessions_healthy: usize,
     pub sessions_connected: usize,
     pub markets: usize,
+    /// Whether a complete list of markets was read, and why the last one failed.
+    pub markets_loaded: bool,
+    pub list_error: Option<String>,
+    /// Markets that no session has room for.
+    pub unplaced: usize,
     pub books: usize,
     pub books_wanted: usize,
-    pub journal_bytes: u64,
-    pub journal_full: bool,
-    /// The exchange announced that it pauses.
-    pub maintenance: bool,
+    /// How long no frame came on the ticker channel of all markets.
+    pub ticker_silent: Duration,
+    pub journal: Usage,
+    pub exchange: Exchange,
+    /// How far the exchange's clock is ahead of ours, in seconds, by its replies.
+    pub clock_offset: Option<f64>,
+}
+
+impl Vitals {
+    /// Whether something is recorded: a session is subscribed.
+    pub fn is_recording(&self) -> bool {
+        self.sessions_healthy > 0
+    }
+
+    /// Whether most sessions are down, which is a reason to ask the exchange whether it is there.
+    pub fn is_troubled(&self) -> bool {
+        self.sessions_healthy * 2 < self.sessions_planned
+    }
+}
+
+/// A component's verdict and, when it is not healthy, a sentence that says why.
+struct Verdict(Status, Option<String>);
+
+impl Verdict {
+    const WELL: Self = Self(Status::Healthy, None);
+
+    fn unhealthy(reason: impl Into<String>) -> Self {
+        Self(Status::Unhealthy, Some(reason.into()))
+    }
+
+    fn degraded(reason: impl Into<String>) -> Self {
+        Self(Status::Degraded, Some(reason.into()))
+    }
+
+    /// Puts status and reason beside a component's figures.
+    fn with(&self, mut figures: Value) -> Value {
+        if let Some(object) = figures.as_object_mut() {
+            object.insert("status".to_owned(), self.0.as_str().into());
+            if let Some(reason) = &self.1 {
+                object.insert("reason".to_owned(), reason.as_str().into());
+            }
+        }
+        figures
+    }
 }
 
 /// The whole report.
 pub fn report(vitals: &Vitals) -> Report {
-    let (database, database_text) = database(vitals);
+    let database = database(vitals);
     let websocket = websocket(vitals);
-    let registry = if vitals.markets > 0 { Status::Healthy } else { Status::Unhealthy };
-    let journal = if vitals.journal_full { Status::Unhealthy } else { Status::Healthy };
+    let registry = registry(vitals);
+    let books = books(vitals);
+    let recording = recording(vitals);
+    let journal = journal(&vitals.journal);
     let ping_ms = vitals.database_ping.map(|ping| ping.as_secs_f64() * 1000.0);
+    let connected = vitals.database_up && vitals.database_ping.is_some();
+    let exchange = &vitals.exchange;
     let components = json!({
-        "timescaledb": database_text,
+        "timescaledb": if connected { "connected" } else { "disconnected" },
         "timescaledb_ping_ms": ping_ms,
-        "websocket": {
+        "database": database.with(json!({ "ping_ms": ping_ms })),
+        "websocket": websocket.with(json!({
             "connections": vitals.sessions_connected,
             "healthy": vitals.sessions_healthy,
             "planned": vitals.sessions_planned,
-            "status": websocket.as_str(),
-        },
-        "market_registry": { "markets": vitals.markets },
-        "books": { "wanted": vitals.books_wanted, "with_snapshot": vitals.books },
-        "journal": { "bytes": vitals.journal_bytes, "full": vitals.journal_full },
-        "maintenance": vitals.maintenance,
+        })),
+        "market_registry": registry.with(json!({
+            "markets": vitals.markets,
+            "loaded": vitals.markets_loaded,
+            "unplaced": vitals.unplaced,
+        })),
+        "books": books.with(json!({
+            "wanted": vitals.books_wanted,
+            "with_snapshot": vitals.books,
+        })),
+        "recording": recording.with(json!({
+            "ready": vitals.is_recording(),
+            "ticker_silent_seconds": vitals.ticker_silent.as_secs(),
+        })),
+        "journal": journal.with(json!({
+            "bytes": vitals.journal.bytes,
+            "needed_bytes": vitals.journal.needed,
+            "limit_bytes": vitals.journal.limit,
+            "free_bytes": vitals.journal.free,
+            "used_percent": vitals.journal.percent(),
+            "full_in_seconds": vitals.journal.until_full().map(|left| left.as_secs()),
+            "full": vitals.journal.full,
+        })),
+        "exchange": json!({
+            "active": exchange.exchange_active,
+            "trading": exchange.trading_active,
+            "paused": exchange.is_paused(),
+            "reachable": !exchange.unreachable,
+            "clock_offset_seconds": vitals.clock_offset,
+        }),
+        "maintenance": exchange.is_paused(),
     });
-    Report::new(Status::worst([database, websocket, registry, journal]), components)
+    let all = [&database, &websocket, &registry, &books, &recording, &journal];
+    Report::new(Status::worst(all.map(|verdict| verdict.0)), components)
 }
 
-fn database(vitals: &Vitals) -> (Status, &'static str) {
+fn database(vitals: &Vitals) -> Verdict {
+    let slow = |ping: Duration| format!("the database took {} ms to answer", ping.as_millis());
     match vitals.database_ping {
-        _ if !vitals.database_up => (Status::Unhealthy, "disconnected"),
-        None => (Status::Unhealthy, "disconnected"),
-        Some(ping) if ping < Duration::from_millis(100) => (Status::Healthy, "connected"),
-        Some(ping) if ping <= Duration::from_millis(500) => (Status::Degraded, "connected"),
-        Some(_) => (Status::Unhealthy, "connected"),
+        None => Verdict::unhealthy("the database does not answer: the journal keeps what comes"),
+        Some(_) if !vitals.database_up => {
+            Verdict::unhealthy("the database takes no rows: the journal keeps what comes")
+        }
+        Some(ping) if ping < Duration::from_millis(100) => Verdict::WELL,
+        Some(ping) if ping <= Duration::from_millis(500) => Verdict::degraded(slow(ping)),
+        Some(ping) => Verdict::unhealthy(slow(ping)),
     }
 }
 
-fn websocket(vitals: &Vitals) -> Status {
-    let (healthy, planned) = (vitals.sessions_healthy, vitals.sessions_planned);
-    if planned == 0 || healthy * 15 >= planned * 14 {
-        Status::Healthy
-    } else if healthy * 3 >= planned * 2 || vitals.maintenance {
-        // While the exchange pauses, missing sessions are expected.
-        Status::Degraded
+fn journal(usage: &Usage) -> Verdict {
+    if usage.full {
+        Verdict::unhealthy(
+            "the journal is full of what the database does not have yet: recording pauses",
+        )
+    } else if usage.percent() >= JOURNAL_DEGRADED_PERCENT {
+        let percent = usage.percent();
+        Verdict::degraded(format!("{percent} % of the journal's budget are used"))
     } else {
-        Status::Unhealthy
+        Verdict::WELL
+    }
+}
+
+fn websocket(vitals: &Vitals) -> Verdict {
+    let (healthy, planned) = (vitals.sessions_healthy, vitals.sessions_planned);
+    let missing = planned.saturating_sub(healthy);
+    let reason = format!("{missing} of {planned} sessions are not subscribed");
+    if planned == 0 || healthy * 15 >= planned * 14 {
+        Verdict::WELL
+    } else if vitals.exchange.is_paused() {
+        // While the exchange pauses, missing sessions are expected.
+        Verdict::degraded(format!("{reason}: the exchange pauses"))
+    } else if healthy * 3 >= planned * 2 {
+        Verdict::degraded(reason)
+    } else {
+        Verdict::unhealthy(reason)
+    }
+}
+
+fn registry(vitals: &Vitals) -> Verdict {
+    let why = vitals.list_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    if vitals.markets == 0 && vitals.markets_loaded {
+        Verdict::unhealthy("the exchange listed no market that the configuration asks for")
+    } else if vitals.markets == 0 {
+        Verdict::unhealthy(format!("no market is known yet{why}"))
+    } else if !vitals.markets_loaded {
+        Verdict::degraded(format!("the markets are not listed completely yet{why}"))
+    } else if vitals.unplaced > 0 {
+        let unplaced = vitals.unplaced;
+        Verdict::degraded(format!("{unplaced} markets have no session: raise sessions.orderbook"))
+    } else {
+        Verdict::WELL
+    }
+}
+
+fn books(vitals: &Vitals) -> Verdict {
+    let (books, wanted) = (vitals.books, vitals.books_wanted);
+    if books * 15 >= wanted * 14 {
+        return Verdict::WELL;
+    }
+    let missing = wanted - books;
+    Verdict::degraded(format!("{missing} of {wanted} order books have no snapshot that stands"))
+}
+
+fn recording(vitals: &Vitals) -> Verdict {
+    if !vitals.is_recording() {
+        let reason = "no session is subscribed: nothing is recorded";
+        return if vitals.exchange.is_paused() {
+            Verdict::degraded(format!("{reason} while the exchange pauses"))
+        } else {
+            Verdict::unhealthy(reason)
+        };
+    }
+    if vitals.exchange.is_trading() && vitals.ticker_silent > SILENCE_MAX {
+        let seconds = vitals.ticker_silent.as_secs();
+        return Verdict::degraded(format!(
+            "no frame on the ticker channel for {seconds} s although the exchange says that it trades"
+        ));
+    }
+    Verdict::WELL
+}
+
+/// How long a count has not grown.
+#[derive(Debug)]
+pub struct Silence {
+    count: u64,
+    since: Instant,
+}
+
+impl Silence {
+    pub fn new(now: Instant) -> Self {
+        Self { count: 0, since: now }
+    }
+
+    /// Takes the count as it is now.
+    pub fn read(&mut self, count: u64, now: Instant) -> Duration {
+        if count != self.count {
+            *self = Self { count, since: now };
+        }
+        now.saturating_duration_since(self.since)
     }
 }
 
@@ -83,6 +252,15 @@ mod tests {
             sessions_healthy: 148,
             sessions_connected: 150,
             markets: 425_000,
+            journal: Usage { limit: 1000, free: 5000, ..Usage::default() },
+            markets_loaded: true,
+            books: 424_000,
+            books_wanted: 425_000,
+            exchange: Exchange {
+                exchange_active: Some(true),
+                trading_active: Some(true),
+                ..Exchange::default()
+            },
             ..Vitals::default()
         }
     }
@@ -99,11 +277,13 @@ mod tests {
         assert_eq!(status(|v| v.sessions_healthy = 139), Status::Degraded);
         assert_eq!(status(|v| v.sessions_healthy = 100), Status::Degraded);
         assert_eq!(status(|v| v.sessions_healthy = 99), Status::Unhealthy);
-        let paused = |v: &mut Vitals| {
-            v.sessions_healthy = 0;
-            v.maintenance = true;
-        };
-        assert_eq!(status(paused), Status::Degraded);
+        // One session of one, two of three: the thresholds are ratios of what is planned.
+        assert_eq!(status(|v| (v.sessions_planned, v.sessions_healthy) = (1, 1)), Status::Healthy);
+        assert_eq!(status(|v| (v.sessions_planned, v.sessions_healthy) = (3, 2)), Status::Degraded);
+        assert_eq!(
+            status(|v| (v.sessions_planned, v.sessions_healthy) = (3, 1)),
+            Status::Unhealthy
+        );
         let ping = |v: &mut Vitals| v.database_ping = Some(Duration::from_millis(100));
         assert_eq!(status(ping), Status::Degraded);
         let ping = |v: &mut Vitals| v.database_ping = Some(Duration::from_millis(501));
@@ -111,7 +291,64 @@ mod tests {
         assert_eq!(status(|v| v.database_ping = None), Status::Unhealthy);
         assert_eq!(status(|v| v.database_up = false), Status::Unhealthy);
         assert_eq!(status(|v| v.markets = 0), Status::Unhealthy);
-        assert_eq!(status(|v| v.journal_full = true), Status::Unhealthy);
+        assert_eq!(status(|v| v.journal.needed = 799), Status::Healthy);
+        assert_eq!(status(|v| v.journal.needed = 800), Status::Degraded);
+        // The disk has less than the budget.
+        let small_disk = |v: &mut Vitals| {
+            v.journal.bytes = 80;
+            v.journal.needed = 80;
+            v.journal.free = 20;
+        };
+        assert_eq!(status(small_disk), Status::Degraded);
+        assert_eq!(status(|v| v.journal.full = true), Status::Unhealthy);
+        assert_eq!(status(|v| v.markets_loaded = false), Status::Degraded);
+        assert_eq!(status(|v| v.unplaced = 1), Status::Degraded);
+        assert_eq!(status(|v| v.books = 0), Status::Degraded);
+    }
+
+    #[test]
+    fn a_pause_degrades_and_does_not_alarm() {
+        let mut vitals = well();
+        vitals.sessions_healthy = 0;
+        assert_eq!(report(&vitals).status, Status::Unhealthy);
+        for change in [
+            |exchange: &mut Exchange| exchange.exchange_active = Some(false),
+            |exchange: &mut Exchange| exchange.trading_active = Some(false),
+            |exchange: &mut Exchange| {
+                let (from, to) = (crate::model::Micros(1), crate::model::Micros(2));
+                exchange.window = Some(crate::kalshi::calls::Window { from, to });
+            },
+        ] {
+            let mut paused = vitals.clone();
+            change(&mut paused.exchange);
+            let report = report(&paused);
+            assert_eq!(report.status, Status::Degraded);
+            assert_eq!(report.components["maintenance"], true);
+        }
+    }
+
+    #[test]
+    fn silence_while_the_exchange_trades_is_no_health() {
+        let mut vitals = well();
+        vitals.ticker_silent = Duration::from_secs(61);
+        let silent = report(&vitals);
+        assert_eq!(silent.status, Status::Degraded);
+        let reason = silent.components["recording"]["reason"].as_str().unwrap();
+        assert!(reason.contains("61 s"), "{reason}");
+        vitals.exchange.trading_active = Some(false);
+        assert_eq!(report(&vitals).status, Status::Healthy, "nothing is to be expected");
+        vitals.exchange.trading_active = None;
+        assert_eq!(report(&vitals).status, Status::Healthy, "nothing is known");
+    }
+
+    #[test]
+    fn silence_is_measured_from_the_last_frame() {
+        let now = Instant::now();
+        let after = |seconds: u64| now + Duration::from_secs(seconds);
+        let mut silence = Silence::new(now);
+        assert_eq!(silence.read(0, after(5)).as_secs(), 5);
+        assert_eq!(silence.read(7, after(6)).as_secs(), 0);
+        assert_eq!(silence.read(7, after(70)).as_secs(), 64);
     }
 
     #[test]
@@ -121,5 +358,21 @@ mod tests {
         assert_eq!(components["websocket"]["connections"], 150);
         assert_eq!(components["websocket"]["healthy"], 148);
         assert_eq!(components["market_registry"]["markets"], 425_000);
+        assert_eq!(components["recording"]["ready"], true);
+    }
+
+    #[test]
+    fn every_component_says_how_it_is_and_why() {
+        let bad = report(&Vitals { sessions_planned: 3, books_wanted: 9, ..Vitals::default() });
+        for name in ["database", "websocket", "market_registry", "books", "recording"] {
+            let component = &bad.components[name];
+            assert_ne!(component["status"], "healthy", "{name}");
+            assert!(component["reason"].as_str().is_some_and(|r| r.len() > 20), "{name}");
+        }
+        let good = report(&well()).components;
+        for name in ["database", "websocket", "market_registry", "books", "recording", "journal"] {
+            assert_eq!(good[name]["status"], "healthy", "{name}");
+            assert!(good[name].get("reason").is_none(), "{name}");
+        }
     }
 }

@@ -8,6 +8,8 @@
 
 mod books;
 mod channels;
+mod lines;
+mod polled;
 mod stretches;
 
 use std::collections::HashMap;
@@ -15,19 +17,20 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use super::anchors::Anchors;
+use super::hashing::FastMap;
 use super::occurrence::{Occurrences, Seen};
-use super::streams::{
-    ClockReading, Ending, MarketId, Markets, OpenChange, Session, Stream, Stretch,
-};
+use super::streams::{ClockReading, Clocks, Ending, OpenChange, Session, Stream, Stretch};
 use crate::kalshi::decode::{DecodeError, Frame, Message, decode};
 use crate::kalshi::sequence::Step;
 use crate::kalshi::session::{CloseReason, SessionEvent};
 use crate::log::journal::{Kind, Position, Record as JournalRecord};
-use crate::model::{Channel, CoverageEnd, Micros, Place, Record};
+use crate::model::{Channel, CoverageEnd, Micros, Place, Record, Ticker};
 use crate::ops::once::Once;
+use lines::Lines;
 
-/// A stretch longer than this is cut, so that what is covered becomes visible. One hour: 425,000
-/// markets then make 118 rows a second.
+/// No stretch is longer than this: it is cut, so that what is covered becomes visible. One hour:
+/// 425,000 markets then make 118 rows a second. Each market has its own minute of the hour, or all
+/// that began together would be cut together.
 const STRETCH_MICROS_MAX: i64 = 3_600_000_000;
 /// How often long stretches are looked for, by the journal's clock.
 const CUT_INTERVAL_MICROS: i64 = 60_000_000;
@@ -44,7 +47,7 @@ pub struct Output {
     /// Changes of the open stretches, with their places.
     pub open: Vec<(Position, OpenChange)>,
     /// Markets whose book is wrong or unknown, by session: ask for a snapshot.
-    pub resync: Vec<(i64, String)>,
+    pub resync: Vec<(i64, Ticker)>,
 }
 
 /// Counts since the start, for the metrics.
@@ -65,38 +68,52 @@ pub struct Counts {
     /// Snapshots with levels on both sides, and those of them whose best bid reaches the best ask.
     pub two_sided: u64,
     pub crossed: u64,
+    /// Damaged or missing parts of the journal.
+    pub holes: u64,
+    /// Times that a session had to wait for the journal.
+    pub pauses: u64,
+    /// Polled books that equal the replayed one, that do not, and without one.
+    pub polls_matched: u64,
+    pub polls_differed: u64,
+    pub polls_unknown: u64,
 }
 
 /// The reader's state.
 pub struct Interpreter {
-    sessions: HashMap<i64, Session>,
-    markets: Markets,
+    sessions: FastMap<i64, Session>,
     occurrences: Occurrences,
     seen: Seen,
     anchors: Anchors,
+    /// Clocks of markets whose subscription ended.
+    clocks: Clocks,
     /// Clocks at the newest record of any market.
     clock: Option<ClockReading>,
     /// Whether stretches are kept: from [`Interpreter::resume`] on.
     covering: bool,
-    streams_made: u32,
+    /// Markets of subscriptions that were ever kept, for their numbers.
+    markets_made: u64,
     cut_at: Micros,
     complaints: Once,
+    integrity_lines: Lines,
+    sequence_lines: Lines,
     pub counts: Counts,
 }
 
 impl Default for Interpreter {
     fn default() -> Self {
         Self {
-            sessions: HashMap::new(),
-            markets: Markets::default(),
+            sessions: FastMap::default(),
             occurrences: Occurrences::default(),
             seen: Seen::default(),
             anchors: Anchors::default(),
+            clocks: Clocks::default(),
             clock: None,
             covering: false,
-            streams_made: 0,
+            markets_made: 0,
             cut_at: Micros(0),
             complaints: Once::new(COMPLAINTS_MAX),
+            integrity_lines: Lines::default(),
+            sequence_lines: Lines::default(),
             counts: Counts::default(),
         }
     }
@@ -115,11 +132,11 @@ impl Interpreter {
                 last_exchange_ts: None,
                 records: None,
             };
-            let market = if ticker.is_empty() { None } else { self.markets.id(&ticker) };
-            let stream = self.stream(session, sid, open.channel, open.from);
-            match market {
-                None => stream.all_markets = Some(stretch),
-                Some(market) => stream.markets.entry(market).or_default().stretch = Some(stretch),
+            let stream = stream_of(&mut self.sessions, session, sid, open.channel, open.from);
+            if ticker.is_empty() {
+                stream.all_markets = Some(stretch);
+            } else if let Some((state, _)) = stream.market(&ticker, &mut self.markets_made) {
+                state.stretch = Some(stretch);
             }
         }
     }
@@ -147,6 +164,8 @@ impl Interpreter {
                 }
             },
             Kind::Frame => self.frame(position, record, out),
+            Kind::Pause => self.pause(record),
+            Kind::Poll => self.polled(position, record),
         }
         // A clock that was set back must not stop the cuts.
         if at.since(self.cut_at) >= CUT_INTERVAL_MICROS || at < self.cut_at {
@@ -183,24 +202,40 @@ impl Interpreter {
     ) {
         match event {
             SessionEvent::Connected { slot, .. } => {
+                // A slot has one connection at a time: of another one the end is missing.
+                let of_slot = self.sessions.iter().filter(|(_, s)| s.slot.as_ref() == Some(&slot));
+                let others = of_slot.map(|(id, _)| *id).filter(|id| *id != session);
+                for other in others.collect::<Vec<_>>() {
+                    let detail = "its end is missing from the journal";
+                    self.session_ends(position, other, CoverageEnd::Disconnect, detail, out);
+                }
                 let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
                 state.slot = Some(slot);
-                state.last_seen = at;
+                state.seen(at);
             }
             SessionEvent::Alive => {
-                let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
-                state.last_seen = at;
+                self.sessions.entry(session).or_insert_with(|| Session::new(at)).seen(at);
             }
             SessionEvent::Removed { sid, tickers } => {
                 for ticker in tickers {
-                    let Some(market) = self.markets.id(&ticker) else { continue };
                     let ending = Ending { end: CoverageEnd::Unsubscribed, at, detail: "" };
-                    self.market_ends(position, (session, sid), market, ending, out);
+                    self.market_ends(position, (session, sid), &ticker, ending, out);
                     let stream = self.sessions.get_mut(&session);
                     if let Some(stream) = stream.and_then(|s| s.streams.get_mut(&sid)) {
-                        stream.markets.remove(&market);
+                        stream.markets.remove(ticker.as_str());
                     }
                 }
+            }
+            SessionEvent::Stalled { sid } => {
+                let state = self.sessions.get(&session);
+                let last = state.and_then(|state| Some(state.streams.get(&sid)?.last_frame));
+                let ending = Ending {
+                    end: CoverageEnd::TerminalError,
+                    at: last.unwrap_or(at),
+                    detail: "the subscription was silent while the exchange answered",
+                };
+                // The stream itself goes on until the exchange confirms its end.
+                self.stream_ends(position, (session, sid), ending, out);
             }
             SessionEvent::Closed { reason, detail } => {
                 let end = match reason {
@@ -214,14 +249,13 @@ impl Interpreter {
         }
     }
 
-    /// The subscription of a place, made when its beginning was not read.
-    fn stream(&mut self, session: i64, sid: i64, channel: Channel, at: Micros) -> &mut Stream {
-        let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
-        let made = &mut self.streams_made;
-        state.streams.entry(sid).or_insert_with(|| {
-            *made += 1;
-            Stream::new(*made, channel, at)
-        })
+    /// A session did not read its socket for a while.
+    fn pause(&mut self, record: &JournalRecord) {
+        self.counts.pauses += 1;
+        let waited = record.payload.as_ref().try_into().map(i64::from_le_bytes);
+        if let (Some(state), Ok(waited)) = (self.sessions.get_mut(&record.session), waited) {
+            state.paused(record.received_at, waited);
+        }
     }
 
     fn frame(&mut self, position: Position, record: &JournalRecord, out: &mut Output) {
@@ -229,7 +263,7 @@ impl Interpreter {
         let (session, at) = (record.session, record.received_at);
         let frame = decode(&record.payload, at);
         let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
-        state.last_seen = state.last_seen.max(at);
+        state.seen(at);
         if let Some((kind, field)) = &frame.unknown_field {
             self.counts.unknown_fields += 1;
             self.complain(kind, field.split(' ').next().unwrap_or_default(), field);
@@ -254,7 +288,7 @@ impl Interpreter {
             }
             Ok(Message::Subscribed { sid, channel }) => {
                 let Some(channel) = channel else { return };
-                let stream = self.stream(session, sid, channel, at);
+                let stream = stream_of(&mut self.sessions, session, sid, channel, at);
                 stream.last_frame = at;
                 if channel != Channel::OrderbookDelta {
                     self.all_markets_begin(position, (session, sid), at, out);
@@ -277,12 +311,11 @@ impl Interpreter {
                     _ => CoverageEnd::TerminalError,
                 };
                 let detail = format!("error {code}: {text}");
-                let sids: Vec<i64> = match (frame.sid, self.sessions.get(&session)) {
-                    (Some(sid), _) => vec![sid],
-                    (None, Some(state)) => state.streams.keys().copied().collect(),
-                    (None, None) => Vec::new(),
-                };
-                for sid in sids {
+                // What the exchange dropped came after the last frame that it sent.
+                let streams = self.sessions.get(&session).into_iter().flat_map(|s| &s.streams);
+                let named = streams.filter(|(sid, _)| frame.sid.is_none_or(|named| named == **sid));
+                let ends: Vec<_> = named.map(|(sid, stream)| (*sid, stream.last_frame)).collect();
+                for (sid, at) in ends {
                     let ending = Ending { end, at, detail: &detail };
                     self.subscription_ends(position, (session, sid), ending, out);
                 }
@@ -308,8 +341,11 @@ impl Interpreter {
         let (Some(sid), Some(seq)) = (frame.sid, frame.seq) else { return true };
         let Some(state) = self.sessions.get_mut(&session) else { return true };
         let step = state.sequence.step(sid, seq);
-        let last_frame =
-            state.streams.get_mut(&sid).map(|stream| std::mem::replace(&mut stream.last_frame, at));
+        let is_error = matches!(frame.message, Ok(Message::Error { .. }));
+        let last_frame = state.streams.get_mut(&sid).map(|stream| {
+            let now = if is_error { stream.last_frame } else { at };
+            std::mem::replace(&mut stream.last_frame, now)
+        });
         let (end, expected) = match step {
             Step::First | Step::Next => return true,
             Step::Duplicate => {
@@ -326,7 +362,10 @@ impl Interpreter {
             }
         };
         let detail = format!("expected number {expected}, got {seq}");
-        warn!(session, sid, expected, got = seq, end = end.name(), "sequence broken");
+        if let Some(suppressed) = self.sequence_lines.say(at) {
+            let end = end.name();
+            warn!(session, sid, expected, got = seq, end, suppressed, "sequence broken");
+        }
         let ending = Ending { end, at: last_frame.unwrap_or(at), detail: &detail };
         self.stream_ends(position, (session, sid), ending, out);
         // A channel of all markets goes on with this frame; books wait for their snapshots.
@@ -361,20 +400,33 @@ impl Interpreter {
             self.all_markets_begin(position, key, at, out);
             return;
         }
-        let named = ticker.as_deref().and_then(|ticker| self.markets.id(ticker));
-        // A name that is no ticker is none of the markets that we subscribed to.
-        let affected: Vec<MarketId> = match (named, &ticker) {
-            (Some(market), _) if stream.markets.contains_key(&market) => vec![market],
-            (Some(_), _) | (None, Some(_)) => Vec::new(),
-            (None, None) => stream.markets.keys().copied().collect(),
+        // A name that is none of the markets that we subscribed to concerns none of them.
+        let affected: Vec<Ticker> = match &ticker {
+            Some(ticker) => stream
+                .markets
+                .get(ticker.as_str())
+                .map(|state| state.ticker.clone())
+                .into_iter()
+                .collect(),
+            None => stream.markets.keys().cloned().collect(),
         };
         for market in affected {
-            self.market_ends(position, key, market, ending, out);
-            if let Some(ticker) = self.markets.ticker(market) {
-                out.resync.push((place.session, ticker.as_str().to_owned()));
-            }
+            self.market_ends(position, key, market.as_str(), ending, out);
+            out.resync.push((place.session, market));
         }
     }
+}
+
+/// The subscription of a place, made when its beginning was not read.
+fn stream_of(
+    sessions: &mut FastMap<i64, Session>,
+    session: i64,
+    sid: i64,
+    channel: Channel,
+    at: Micros,
+) -> &mut Stream {
+    let state = sessions.entry(session).or_insert_with(|| Session::new(at));
+    state.streams.entry(sid).or_insert_with(|| Stream::new(channel, at))
 }
 
 #[cfg(test)]

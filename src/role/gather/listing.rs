@@ -9,23 +9,36 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::kalshi::calls::{MarketPages, MarketsQuery};
 use crate::kalshi::market::Page;
-use crate::kalshi::rest::{MarketPages, MarketsQuery, Rest, RestError};
+use crate::kalshi::rest::{Rest, RestError};
 use crate::kalshi::session::{Notice, SessionState};
 use crate::model::Micros;
 use crate::ops::backoff::Backoff;
 use crate::role::gather::plan::Plan;
-use crate::role::gather::registry::{Filter, Registry};
+use crate::role::gather::poller::Turns;
+use crate::role::gather::registry::{Changes, Filter, Registry};
 
 /// The lists that together hold what can be recorded. Opening sends no event, so `unopened` is read
 /// before `open`: a market that opens in between is in both, never in none. Pauses send an event.
-const STATUSES: [&str; 3] = ["unopened", "paused", "open"];
+pub const STATUSES: [&str; 3] = ["unopened", "paused", "open"];
 /// The first list takes many seconds; sessions begin with what is known this often.
 const PUBLISH_WHILE_LOADING: Duration = Duration::from_secs(1);
+
+/// Between two complete lists, and between two lists of what changed.
+pub const FULL_INTERVAL: Duration = Duration::from_secs(30 * 60);
+pub const CHANGES_INTERVAL: Duration = Duration::from_secs(60);
+/// A list of changes begins this long before the last one began: clocks differ, and the exchange's
+/// index may lag.
+const CHANGES_OVERLAP_SECS: i64 = 180;
 
 /// A new plan waits this many times as long as the last one took: with all markets on few sessions
 /// a plan touches large sets, here and in the sessions.
 const PUBLISH_COST_FACTOR: u32 = 20;
+
+/// .. but never longer than this: a new market is recorded within two seconds, and the first plan of
+/// all markets says nothing about the next one.
+const PUBLISH_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The times of the registry, and what it is about.
 #[derive(Debug, Clone)]
@@ -37,6 +50,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Between two complete lists.
     pub reconcile_interval: Duration,
+    /// Between two lists of what changed.
+    pub changes_interval: Duration,
     /// Between the beginnings of two lists that missed notices ask for.
     pub reconcile_interval_min: Duration,
     /// How long changes are collected before a plan follows: what a new market trades until its
@@ -56,7 +71,8 @@ impl Default for Settings {
             filter: Filter::default(),
             slots: 1,
             grace: Duration::from_secs(60),
-            reconcile_interval: Duration::from_secs(15 * 60),
+            reconcile_interval: FULL_INTERVAL,
+            changes_interval: CHANGES_INTERVAL,
             reconcile_interval_min: Duration::from_secs(60),
             publish_interval: Duration::from_millis(20),
             lifecycle_wait: Duration::from_secs(15),
@@ -76,6 +92,8 @@ pub struct Links {
     pub orderbooks: Vec<watch::Receiver<SessionState>>,
     pub plan: watch::Sender<Arc<Plan>>,
     pub state: watch::Sender<RegistryState>,
+    /// Whose turn it is to be polled, when the poller runs.
+    pub turns: Option<Arc<Turns>>,
 }
 
 /// How the registry stands, for health and metrics.
@@ -90,6 +108,8 @@ pub struct RegistryState {
     /// Complete lists, and when the last one ended.
     pub lists: u64,
     pub listed_at: Option<Micros>,
+    /// Lists of what changed.
+    pub change_lists: u64,
     /// Lists that failed, and markets of pages that could not be read.
     pub failures: u64,
     pub refused: u64,
@@ -106,6 +126,7 @@ pub async fn run(rest: Arc<Rest>, links: Links, settings: Settings, shutdown: Ca
         cap: None,
         state: RegistryState::default(),
         backoff: Backoff::new(settings.backoff_base, settings.backoff_cap),
+        current_at: Micros(0),
         publish_at: Instant::now(),
         refusal_said: false,
         rest,
@@ -122,6 +143,8 @@ pub async fn run(rest: Arc<Rest>, links: Links, settings: Settings, shutdown: Ca
 /// A list that is being read.
 struct List {
     began: Instant,
+    began_at: Micros,
+    is_complete: bool,
     pages: mpsc::Receiver<Page>,
     end: Pin<Box<dyn Future<Output = Result<(), RestError>> + Send>>,
 }
@@ -132,6 +155,8 @@ struct Task {
     cap: Option<usize>,
     state: RegistryState,
     backoff: Backoff,
+    /// When what the registry has was asked for, by our clock: the last list's beginning.
+    current_at: Micros,
     /// No plan before this.
     publish_at: Instant,
     /// A page that cannot be read is said once a list.
@@ -144,8 +169,10 @@ struct Task {
 impl Task {
     async fn run(&mut self) {
         let begin_by = Instant::now() + self.settings.lifecycle_wait;
-        // When the next list begins; unset until a lifecycle session is subscribed.
+        // When the next complete list begins; unset until a lifecycle session is subscribed.
         let mut list_at: Option<Instant> = None;
+        // When the next list of changes begins; unset until a complete one was read.
+        let mut changes_at: Option<Instant> = None;
         let mut listed_from: Option<Instant> = None;
         let mut list: Option<List> = None;
         let mut missed = false;
@@ -164,8 +191,18 @@ impl Task {
                 step = next_step(&mut list) => match step {
                     Step::Page(page) => self.page(page),
                     Step::End(result) => {
-                        listed_from = list.take().map(|list| list.began);
-                        list_at = Some(Instant::now() + self.list_ended(result));
+                        let Some(ended) = list.take() else { continue };
+                        listed_from = Some(ended.began);
+                        let wait = self.list_ended(&ended, result);
+                        let now = Instant::now();
+                        if ended.is_complete {
+                            list_at = Some(now + wait);
+                        }
+                        if self.state.loaded {
+                            let usual = self.settings.changes_interval;
+                            let wait = if ended.is_complete { usual } else { wait };
+                            changes_at = Some(now + wait);
+                        }
                     }
                 },
                 _ = tick.tick() => {
@@ -178,12 +215,21 @@ impl Task {
                         missed = false;
                         let soon = listed_from
                             .map_or(now, |from| now.max(from + self.settings.reconcile_interval_min));
-                        list_at = Some(at.min(soon));
+                        // Changes are listed of ordinary markets only.
+                        match changes_at {
+                            Some(at) if !self.settings.filter.multivariate => {
+                                changes_at = Some(at.min(soon));
+                            }
+                            _ => list_at = Some(at.min(soon)),
+                        }
                     }
-                    if list.is_none() && list_at.is_some_and(|at| at <= now) {
-                        list = Some(self.begin_list(now));
+                    if list.is_none() {
+                        let complete = list_at.is_some_and(|at| at <= now);
+                        if complete || changes_at.is_some_and(|at| at <= now) {
+                            list = Some(self.begin_list(complete, now));
+                        }
                     }
-                    self.registry.expire(now);
+                    self.registry.expire(Micros::now(), now);
                     self.publish(now);
                 }
             }
@@ -195,15 +241,28 @@ impl Task {
         self.links.lifecycle.iter().any(|state| state.borrow().subscribed)
     }
 
-    fn begin_list(&mut self, now: Instant) -> List {
-        self.registry.list_begins();
+    fn begin_list(&mut self, is_complete: bool, now: Instant) -> List {
+        if is_complete {
+            self.registry.list_begins();
+        }
         self.refusal_said = false;
         // Two pages of 1000 markets: one is merged while the next one arrives.
         let (to, pages) = mpsc::channel(2);
         let learn = !self.state.loaded;
         let rest = Arc::clone(&self.rest);
         let mve_filter = (!self.settings.filter.multivariate).then_some("exclude");
-        List { began: now, pages, end: Box::pin(read_list(rest, mve_filter, learn, to)) }
+        let query = MarketsQuery { mve_filter, ..MarketsQuery::default() };
+        let queries: Vec<MarketsQuery> = if is_complete {
+            let of = |status| MarketsQuery { status: Some(status), ..query.clone() };
+            STATUSES.into_iter().map(of).collect()
+        } else {
+            // It combines with nothing else, and without a status it shows what ended too.
+            let since = self.current_at.0 / 1_000_000 - CHANGES_OVERLAP_SECS;
+            let mve_filter = Some("exclude");
+            vec![MarketsQuery { min_updated_ts: Some(since), mve_filter, ..query }]
+        };
+        let end = Box::pin(read_list(rest, queries, learn, to));
+        List { began: now, began_at: Micros::now(), is_complete, pages, end }
     }
 
     fn page(&mut self, page: Page) {
@@ -215,13 +274,31 @@ impl Task {
             let markets = page.refused.len();
             tracing::warn!(why, markets, "a listed market cannot be read");
         }
-        self.registry.page(page.markets);
+        let odd: Vec<_> =
+            page.markets.iter().filter_map(|m| Some((m.ticker.clone(), m.notional?))).collect();
+        self.registry.page(page.markets, Micros::now(), Instant::now());
+        if let Some(turns) = &self.links.turns
+            && !odd.is_empty()
+        {
+            let mut turns = turns.lock();
+            for (ticker, notional) in odd.iter().filter(|(ticker, _)| self.registry.has(ticker)) {
+                turns.pays(ticker, *notional);
+            }
+        }
     }
 
     /// Concludes a list; how long to wait for the next one.
-    fn list_ended(&mut self, result: Result<(), RestError>) -> Duration {
+    fn list_ended(&mut self, list: &List, result: Result<(), RestError>) -> Duration {
         match result {
+            Ok(()) if !list.is_complete => {
+                self.backoff.reset();
+                self.current_at = list.began_at;
+                self.state.change_lists += 1;
+                self.state.last_error = None;
+                self.settings.changes_interval
+            }
             Ok(()) => {
+                self.current_at = list.began_at;
                 let listed = self.registry.list_ends(Instant::now());
                 tracing::info!(
                     recorded = self.registry.count(),
@@ -255,13 +332,19 @@ impl Task {
         if now >= self.publish_at {
             let changes = self.registry.take_changes();
             if changes.is_some() || cap != self.cap {
-                let (added, removed) = changes.unwrap_or_default();
+                let Changes { added, removed } = changes.unwrap_or_default();
                 self.cap = cap;
+                if let Some(turns) = &self.links.turns {
+                    let mut turns = turns.lock();
+                    removed.iter().for_each(|ticker| turns.remove(ticker));
+                    added.iter().for_each(|ticker| turns.add(ticker.clone()));
+                }
                 self.plan = Arc::new(self.plan.changed(added, &removed, cap));
                 self.said_unplaced();
                 self.links.plan.send_replace(Arc::clone(&self.plan));
                 let least = if self.state.loaded { Duration::ZERO } else { PUBLISH_WHILE_LOADING };
-                self.publish_at = now + least.max(now.elapsed() * PUBLISH_COST_FACTOR);
+                let cost = now.elapsed() * PUBLISH_COST_FACTOR;
+                self.publish_at = Instant::now() + least.max(cost.min(PUBLISH_WAIT_MAX));
             }
         }
         self.state.markets = self.registry.count();
@@ -312,25 +395,29 @@ async fn next_step(list: &mut Option<List>) -> Step {
     }
 }
 
-/// Reads the lists of all statuses, one after another.
-async fn read_list(
+/// Reads lists, one after another. The first time it asks for our limits before.
+pub async fn read_list(
     rest: Arc<Rest>,
-    mve_filter: Option<&'static str>,
+    queries: Vec<MarketsQuery>,
     learn_limits: bool,
     to: mpsc::Sender<Page>,
 ) -> Result<(), RestError> {
     if learn_limits {
         match rest.learn_limits().await {
-            Ok(Some(per_second)) => {
-                tracing::info!(per_second, "learned the budget of REST requests")
+            Ok(Some(limits)) => {
+                let (account, ours) = (limits.account_tokens, limits.our_tokens);
+                tracing::info!(account, ours, "learned the tokens a second of REST");
             }
             Ok(None) => {}
             // The default is the smallest tier's, so going on is safe.
             Err(error) => tracing::warn!(%error, "ask for the account's limits"),
         }
+        // Without them every request counts as the usual one.
+        if let Err(error) = rest.learn_costs().await {
+            tracing::debug!(%error, "ask what requests cost");
+        }
     }
-    for status in STATUSES {
-        let query = MarketsQuery { status: Some(status), mve_filter, ..MarketsQuery::default() };
+    for query in queries {
         let mut pages: MarketPages = rest.markets(&query);
         while let Some(page) = pages.next().await? {
             if to.send(page).await.is_err() {

@@ -22,7 +22,7 @@ struct Running {
 
 fn start(api: &Api, settings: Settings) -> Running {
     let rest_settings = rest::Settings {
-        requests_per_second: 10_000,
+        tokens_per_second: 100_000,
         backoff_base: Duration::from_millis(1),
         attempts_max: 2,
         ..rest::Settings::default()
@@ -40,6 +40,7 @@ fn start(api: &Api, settings: Settings) -> Running {
         orderbooks: vec![orderbook_to],
         plan: plan_from,
         state: state_from,
+        turns: None,
     };
     let task = tokio::spawn(run(rest, links, settings, shutdown.clone()));
     Running { notices, lifecycle, orderbook, plan, state, shutdown, task }
@@ -95,10 +96,13 @@ impl Running {
 /// Answers limits and lists; `open` is the JSON of the open markets.
 async fn exchange(open: Arc<Mutex<Vec<String>>>, lists: Arc<AtomicUsize>) -> Api {
     serve_rest(move |request| {
-        if request.target.ends_with("/account/limits") {
+        if request.target.contains("/account/") {
             return (200, r#"{"read":{"refill_rate":60000}}"#.to_owned());
         }
         assert_eq!(request.param("mve_filter"), Some("exclude"));
+        if request.param("min_updated_ts").is_some() {
+            return (200, page(&open.lock().unwrap(), ""));
+        }
         let markets = match (request.param("status"), request.param("cursor")) {
             (Some("unopened"), None) => return (200, page(&[market("U1")], "next")),
             (Some("unopened"), Some("next")) => vec![market("U2")],
@@ -133,11 +137,11 @@ async fn lists_after_the_lifecycle_subscription_and_merges_notices() {
     soon("the list", running.state.wait_for(|state| state.loaded)).await.unwrap();
     running.notices.send(notice("A", "settled")).await.unwrap();
     running.planned(&["B", "N", "U1", "U2"]).await;
-    // Missed notices bring another list.
+    // Missed notices bring a list of what changed.
     *open.lock().unwrap() = vec![market("B"), market("C"), r#"{"ticker":"D"}"#.to_owned()];
     running.notices.send(Notice::Missed).await.unwrap();
     running.planned(&["B", "C", "N", "U1", "U2"]).await;
-    soon("the list", running.state.wait_for(|state| state.lists == 2 && state.refused == 1))
+    soon("the list", running.state.wait_for(|state| state.change_lists == 1 && state.refused == 1))
         .await
         .unwrap();
     assert_eq!(running.state.borrow().markets, 5);
@@ -149,7 +153,7 @@ async fn a_failing_list_keeps_what_is_known_and_is_tried_again() {
     let failing = Arc::new(AtomicUsize::new(usize::MAX));
     let fails = Arc::clone(&failing);
     let api = serve_rest(move |request| {
-        if request.target.ends_with("/account/limits") {
+        if request.target.contains("/account/") {
             return (401, String::new());
         }
         if request.param("status") == Some("open") && fails.load(Ordering::SeqCst) > 0 {
@@ -167,6 +171,69 @@ async fn a_failing_list_keeps_what_is_known_and_is_tried_again() {
     failing.store(0, Ordering::SeqCst);
     running.planned(&["open", "paused", "unopened"]).await;
     soon("a list", running.state.wait_for(|s| s.loaded && s.last_error.is_none())).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_of_changes_repairs_what_was_missed() {
+    let changed = Arc::new(Mutex::new(String::new()));
+    let shown = Arc::clone(&changed);
+    let api = serve_rest(move |request| {
+        if request.target.contains("/account/") {
+            return (404, String::new());
+        }
+        if request.param("min_updated_ts").is_some() {
+            assert_eq!(request.param("mve_filter"), Some("exclude"));
+            assert_eq!(request.param("status"), None, "it combines with nothing else");
+            return (200, format!(r#"{{"markets":[{}],"cursor":""}}"#, shown.lock().unwrap()));
+        }
+        let open = request.param("status") == Some("open");
+        (200, page(&if open { vec![market("A"), market("B")] } else { vec![] }, ""))
+    })
+    .await;
+    let mut running =
+        start(&api, Settings { changes_interval: Duration::from_millis(10), ..quick() });
+    running.lifecycle.send_modify(|state| state.subscribed = true);
+    running.planned(&["A", "B"]).await;
+    let settled = r#"{"ticker":"A","event_ticker":"A","status":"finalized"}"#;
+    *changed.lock().unwrap() = format!("{settled},{}", market("C"));
+    running.planned(&["B", "C"]).await;
+    let state = running.state.borrow().clone();
+    assert!(state.lists == 1 && state.change_lists > 0, "{state:?}");
+    running.stop().await;
+}
+
+/// `created` to the plan, with everything that the exchange has.
+#[tokio::test]
+async fn a_new_market_is_planned_at_once_among_hundreds_of_thousands() {
+    let api = serve_rest(|request| {
+        let status = request.param("status").unwrap_or_default();
+        let at: u32 = request.param("cursor").map_or(0, |cursor| cursor.parse().unwrap());
+        if request.target.contains("/account/") || status != "open" {
+            return (200, page(&[], ""));
+        }
+        let markets: Vec<_> = (0..1000).map(|n| market(&format!("KXS{at}-26AUG05-T{n}"))).collect();
+        let next = if at < 424 { (at + 1).to_string() } else { String::new() };
+        (200, page(&markets, &next))
+    })
+    .await;
+    let mut running = start(&api, Settings { slots: 144, ..quick() });
+    running.lifecycle.send_modify(|state| state.subscribed = true);
+    let began = std::time::Instant::now();
+    let all = running
+        .plan
+        .wait_for(|plan| plan.slots().iter().map(|slot| slot.len()).sum::<usize>() == 425_000);
+    let all = tokio::time::timeout(Duration::from_secs(300), all);
+    drop(all.await.expect("waiting for all markets").unwrap());
+    let loaded = began.elapsed();
+    let began = std::time::Instant::now();
+    let new = Ticker::parse("KXNEW-1").unwrap();
+    running.notices.send(notice("KXNEW-1", "created")).await.unwrap();
+    let planned = running.plan.wait_for(|plan| plan.slot_of(&new).is_some());
+    drop(soon("the new market", planned).await.unwrap());
+    let after = began.elapsed();
+    println!("425,000 markets planned after {loaded:?}, one more after {after:?}");
+    assert!(after < Duration::from_secs(2), "{after:?}");
     running.stop().await;
 }
 

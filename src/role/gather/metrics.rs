@@ -1,7 +1,9 @@
 //! What a gatherer counts.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::interpret::Counts;
 use crate::log::appender::Observer;
 use crate::log::journal::{Journal, Position};
-use crate::model::{Log, Micros};
+use crate::model::{Delta, Log, Micros, Ticker};
 use crate::ops::metrics::latency_seconds;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,6 +27,20 @@ struct LogLabel {
 struct KindLabel {
     kind: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+/// One change in so many counts for the poller's order: an order needs no exact figures, and the
+/// decoder's thread no more work.
+const ACTIVITY_SAMPLE: u64 = 8;
 
 /// Counters that only the decoder's thread moves, taken over from its running totals.
 #[derive(Debug, Default)]
@@ -40,6 +56,9 @@ struct Interpreted {
     unknown_fields: Counter,
     exchange_errors: Counter,
     crossed_books: Counter,
+    journal_holes: Counter,
+    journal_pauses: Counter,
+    polled_books: Family<ResultLabel, Counter>,
 }
 
 /// The gatherer's metrics, and what its appenders report.
@@ -53,6 +72,9 @@ pub struct Metrics {
     commit_seconds: Family<LogLabel, Histogram>,
     exchange_seconds: Histogram,
     journal_bytes: Gauge,
+    journal_needed: Gauge,
+    journal_limit: Gauge,
+    journal_free: Gauge,
     journal_written: Gauge<u64, AtomicU64>,
     journal_committed: Gauge<u64, AtomicU64>,
     journal_full: Gauge,
@@ -63,7 +85,22 @@ pub struct Metrics {
     pub reconnects: Gauge<u64, AtomicU64>,
     pub books: Gauge,
     pub books_wanted: Gauge,
+    pub sessions_refused: Gauge,
+    pub audit_age_seconds: Gauge,
     /// The journal position of each log's last commit.
+    /// Complete lists of markets and lists of changes, and those that failed.
+    pub lists: Gauge<u64, AtomicU64>,
+    pub list_failures: Gauge<u64, AtomicU64>,
+    pub unplaced: Gauge,
+    pub paused: Gauge,
+    polls: Family<ResultLabel, Counter>,
+    poll_age: Gauge,
+    clock_offset: Family<SourceLabel, Gauge<f64, AtomicU64>>,
+    /// The least that a change took from the exchange's clock to ours, since it was last asked.
+    least_delay: AtomicI64,
+    changes: AtomicU64,
+    /// Sampled changes by market since the poller last asked; at most the markets that are recorded.
+    activity: Mutex<HashMap<Ticker, u32>>,
     committed: Mutex<[Option<Position>; Log::ALL.len()]>,
     away: [AtomicBool; Log::ALL.len()],
 }
@@ -86,6 +123,9 @@ impl Metrics {
             commit_seconds: Family::new_with_constructor(histogram),
             exchange_seconds: histogram(),
             journal_bytes: Gauge::default(),
+            journal_needed: Gauge::default(),
+            journal_limit: Gauge::default(),
+            journal_free: Gauge::default(),
             journal_written: Gauge::default(),
             journal_committed: Gauge::default(),
             journal_full: Gauge::default(),
@@ -96,6 +136,18 @@ impl Metrics {
             reconnects: Gauge::default(),
             books: Gauge::default(),
             books_wanted: Gauge::default(),
+            sessions_refused: Gauge::default(),
+            audit_age_seconds: Gauge::default(),
+            lists: Gauge::default(),
+            list_failures: Gauge::default(),
+            unplaced: Gauge::default(),
+            paused: Gauge::default(),
+            polls: Family::default(),
+            poll_age: Gauge::default(),
+            clock_offset: Family::default(),
+            least_delay: AtomicI64::new(i64::MAX),
+            changes: AtomicU64::new(0),
+            activity: Mutex::default(),
             committed: Mutex::default(),
             away: Default::default(),
         };
@@ -122,6 +174,8 @@ impl Metrics {
             ("unknown_frames", "Frames of an unknown type", &i.unknown_frames),
             ("unknown_fields", "Frames with an unknown field", &i.unknown_fields),
             ("exchange_errors", "Error frames", &i.exchange_errors),
+            ("journal_holes", "Damaged or missing parts of the journal", &i.journal_holes),
+            ("journal_pauses", "Times that a session waited over 1 s", &i.journal_pauses),
             ("crossed_books", "Snapshots whose best bid reaches the best ask", &i.crossed_books),
         ];
         for (name, help, counter) in counters {
@@ -131,6 +185,17 @@ impl Metrics {
             "decode_errors",
             "Frames that could not be decoded; they stay in the journal",
             i.decode_errors.clone(),
+        );
+        registry.register(
+            "polled_books",
+            "Books asked for over REST, beside the replayed ones: one that moves may differ",
+            i.polled_books.clone(),
+        );
+        registry.register("polls", "Calls of the REST poller", self.polls.clone());
+        registry.register(
+            "clock_offset_seconds",
+            "How far the exchange's clock is ahead of ours, at least, by its frames, and by its replies",
+            self.clock_offset.clone(),
         );
         registry.register("rows_written", "Rows committed to a log", self.rows.clone());
         registry.register(
@@ -150,6 +215,9 @@ impl Metrics {
         );
         let gauges = [
             ("journal_bytes", "Bytes of the journal on disk", &self.journal_bytes),
+            ("journal_needed_bytes", "Of those, bytes that a log needs", &self.journal_needed),
+            ("journal_limit_bytes", "What journal.max_bytes allows", &self.journal_limit),
+            ("journal_free_bytes", "Free bytes of its file system", &self.journal_free),
             ("journal_full", "Recording pauses because the cap is reached", &self.journal_full),
             ("database_up", "The database takes batches", &self.database_up),
             ("markets_active", "Markets in the registry", &self.markets),
@@ -157,10 +225,29 @@ impl Metrics {
             ("websocket_connections_planned", "Sessions wanted", &self.connections_planned),
             ("books", "Order books with a snapshot", &self.books),
             ("books_wanted", "Order books that the plan asks for", &self.books_wanted),
+            (
+                "sessions_refused",
+                "Sessions that the exchange refuses until the key or its mind changes",
+                &self.sessions_refused,
+            ),
+            (
+                "audit_age_seconds",
+                "How long ago the book was compared with a snapshot that waits longest for it",
+                &self.audit_age_seconds,
+            ),
+            ("markets_unplaced", "Markets that no session has room for", &self.unplaced),
+            ("exchange_paused", "The exchange says that it pauses", &self.paused),
+            ("poll_age_seconds", "Since the poll of the market that waits longest", &self.poll_age),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
+        registry.register("market_lists", "Lists of markets that were read", self.lists.clone());
+        registry.register(
+            "market_list_failures",
+            "Lists of markets that could not be read to their end",
+            self.list_failures.clone(),
+        );
         registry.register(
             "websocket_connects",
             "Connections made by the present sessions",
@@ -184,9 +271,51 @@ impl Metrics {
         self.frame_bytes.inc_by(u64::try_from(bytes).unwrap_or_default());
     }
 
-    /// A change was read that the exchange made at `exchange_ts`.
-    pub fn change(&self, exchange_ts: Micros, received_at: Micros) {
-        self.exchange_seconds.observe(seconds(received_at.since(exchange_ts).max(0)));
+    /// A change of a book was read.
+    pub fn change(&self, delta: &Delta) {
+        let delay = delta.received_at.since(delta.exchange_ts);
+        self.exchange_seconds.observe(seconds(delay.max(0)));
+        if delay < self.least_delay.load(Ordering::Relaxed) {
+            self.least_delay.fetch_min(delay, Ordering::Relaxed);
+        }
+        if self.changes.fetch_add(1, Ordering::Relaxed).is_multiple_of(ACTIVITY_SAMPLE) {
+            let mut activity = self.activity.lock().unwrap_or_else(PoisonError::into_inner);
+            match activity.get_mut(&delta.ticker) {
+                Some(count) => *count = count.saturating_add(1),
+                None => {
+                    activity.insert(delta.ticker.clone(), 1);
+                }
+            }
+        }
+    }
+
+    /// Sampled changes by market since the last call.
+    pub fn take_activity(&self) -> HashMap<Ticker, u32> {
+        std::mem::take(&mut *self.activity.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The least that a change took from the exchange's clock to ours since the last call, in
+    /// microseconds; negative when our clock is behind. None without a change.
+    pub fn take_least_delay(&self) -> Option<i64> {
+        let least = self.least_delay.swap(i64::MAX, Ordering::Relaxed);
+        (least != i64::MAX).then_some(least)
+    }
+
+    /// The exchange's clock is that many microseconds ahead of ours, by `rest` or by `stream`.
+    pub fn clock_offset(&self, source: &'static str, micros: i64) {
+        self.clock_offset.get_or_create(&SourceLabel { source }).set(seconds(micros));
+    }
+
+    /// A call of the poller ended.
+    pub fn poll(&self, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        self.polls.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// How long the market that waits longest was not polled.
+    pub fn poll_age(&self, age: Option<Duration>) {
+        let age = age.map_or(0, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        self.poll_age.set(age);
     }
 
     /// Takes over the decoder's totals.
@@ -205,6 +334,16 @@ impl Metrics {
         raise(&i.unknown_fields, counts.unknown_fields);
         raise(&i.exchange_errors, counts.exchange_errors);
         raise(&i.crossed_books, counts.crossed);
+        raise(&i.journal_holes, counts.holes);
+        raise(&i.journal_pauses, counts.pauses);
+        let polled = [
+            ("matched", counts.polls_matched),
+            ("differed", counts.polls_differed),
+            ("unknown", counts.polls_unknown),
+        ];
+        for (result, total) in polled {
+            raise(&i.polled_books.get_or_create(&ResultLabel { result }), total);
+        }
         for (kind, total) in &counts.decode_errors {
             raise(&i.decode_errors.get_or_create(&KindLabel { kind }), *total);
         }
@@ -212,9 +351,18 @@ impl Metrics {
 
     /// Reads the journal's state into the gauges.
     pub fn read_journal(&self) {
-        self.journal_bytes.set(i64::try_from(self.journal.disk_bytes()).unwrap_or(i64::MAX));
+        let usage = self.journal.usage();
+        let figures = [
+            (&self.journal_bytes, usage.bytes),
+            (&self.journal_needed, usage.needed),
+            (&self.journal_limit, usage.limit),
+            (&self.journal_free, usage.free),
+        ];
+        for (gauge, bytes) in figures {
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
         self.journal_written.set(self.journal.end().0);
-        self.journal_full.set(i64::from(self.journal.is_full()));
+        self.journal_full.set(i64::from(usage.full));
     }
 
     /// Whether the database takes the batches of every log.
@@ -225,7 +373,7 @@ impl Metrics {
 
 /// Microseconds as seconds. Exact far beyond any latency.
 #[expect(clippy::cast_precision_loss, reason = "a latency has far fewer than 52 bits")]
-fn seconds(micros: i64) -> f64 {
+pub fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
 }
 

@@ -5,13 +5,22 @@
 //! on while the database is away.
 
 mod anchors;
+mod beside;
+pub mod check;
+mod clocks;
 mod decoder;
+mod exchange;
+pub mod forecast;
+mod hashing;
 mod health;
 mod interpret;
 mod listing;
 mod metrics;
 mod occurrence;
 pub mod plan;
+mod poll_queue;
+mod polled;
+pub mod poller;
 pub mod registry;
 mod rows;
 mod sessions;
@@ -22,12 +31,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::kalshi::Api;
+use crate::kalshi::{Api, rest};
 use crate::log::appender::Appender;
 use crate::log::journal::{self, Journal, Position};
 use crate::model::Log;
@@ -43,6 +52,11 @@ use metrics::Metrics;
 /// How often health asks the database.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a process that is ended at once tries to bring its last records to disk.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long systemd is kept waiting for the first session; it gives up after 90 s.
+const READY_WAIT: Duration = Duration::from_secs(45);
+
 /// Everything a gatherer is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -52,7 +66,19 @@ pub struct Config {
     pub journal: journal::Config,
     pub sessions: Sessions,
     pub markets: Markets,
+    /// How often each order book is compared with a snapshot in its place; none for never.
+    pub audit_period: Option<Duration>,
+    /// None when books are not polled.
+    pub poller: Option<poller::Config>,
     pub server: http::Config,
+}
+
+impl Config {
+    /// The REST client's settings.
+    fn rest_settings(&self) -> rest::Settings {
+        let share = 1.0 / f64::from(self.sessions.user_gatherers.max(1));
+        rest::Settings { share, ..rest::Settings::default() }
+    }
 }
 
 /// Sessions by channel. The global channels are doubled by default; both copies become one row.
@@ -64,16 +90,44 @@ pub struct Sessions {
     pub orderbook: u16,
     /// The longest wait between two attempts to connect.
     pub reconnect_max: Duration,
+    /// The most connections that the exchange allows one user.
+    pub user_connections_max: u16,
+    /// Gatherers that use the same user, this one included: they share its connections and, in equal
+    /// parts, its REST tokens.
+    pub user_gatherers: u16,
+}
+
+impl Sessions {
+    /// All of them.
+    pub fn count(&self) -> usize {
+        [self.ticker, self.trade, self.lifecycle, self.orderbook].map(usize::from).iter().sum()
+    }
 }
 
 /// Which markets' order books are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markets {
     pub multivariate: Multivariate,
-    /// Patterns of series to record, with `*`; empty means all.
+    /// Patterns of series to record, with `*`; all are when this and `tickers` are empty.
     pub series: Vec<String>,
     /// Patterns of series to leave out.
     pub exclude_series: Vec<String>,
+    /// Patterns of single markets to record, beside `series`.
+    pub tickers: Vec<String>,
+    /// Patterns of single markets to leave out.
+    pub exclude_tickers: Vec<String>,
+}
+
+impl Markets {
+    fn filter(&self) -> registry::Filter {
+        registry::Filter {
+            multivariate: self.multivariate == Multivariate::Include,
+            series: self.series.clone(),
+            exclude_series: self.exclude_series.clone(),
+            tickers: self.tickers.clone(),
+            exclude_tickers: self.exclude_tickers.clone(),
+        }
+    }
 }
 
 /// Whether multivariate (combo) markets are recorded.
@@ -89,23 +143,28 @@ pub enum Multivariate {
 /// When another process holds the journal or the database, when the configuration does not fit what
 /// is there, or when something fails that a restart may heal.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
-    let (journal, opened) = Journal::open(config.journal.clone())?;
+    // Locked first, so that a second process on this machine ends before it asks for anything else;
+    // made last, so that one that may not record leaves no journal behind.
+    let claim = journal::claim(config.journal.clone())?;
+    let server = http::Server::bind(&config.server).await?;
+    // The right to write is asked for before anything is recorded, so that a second gatherer on the
+    // same database ends at once; a database that is away does not hold recording up.
+    let lock = writer::first_attempt(&config).await?;
+    let (journal, opened) = claim.open()?;
     if opened.torn_bytes > 0 {
         warn!(bytes = opened.torn_bytes, "the journal's last record was torn: cut");
     }
+    // A second signal, or the deadline, ends the process without a drain: what was taken is flushed.
+    let last = journal.clone();
+    shutdown.before_forced_end(move || last.close_blocking(FLUSH_PATIENCE));
     let mut registry = crate::ops::metrics::registry();
     let metrics = Metrics::new(&mut registry, journal.clone());
-    let server = http::Server::bind(&config.server).await?;
     let vitals = Arc::new(watch::Sender::new(health::Vitals::default()));
     let seen = vitals.subscribe();
     let source = Source::from_fn(move || {
         let report = health::report(&seen.borrow());
         async move { report }
     });
-
-    // The right to write is asked for before anything is recorded, so that a second gatherer on the
-    // same database ends at once; a database that is away does not hold recording up.
-    let lock = writer::first_attempt(&config).await?;
 
     // Ends what must outlive the stop: the lock, the pages, the watcher.
     let drained = CancellationToken::new();
@@ -116,6 +175,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let mut tasks = Tasks::new();
     let stop = drained.clone();
     let pages = Arc::new(registry);
+    tasks.spawn("announce readiness", announce(vitals.subscribe(), drained.clone()));
     tasks.spawn("serve health", async move {
         server.serve(source, pages, stop).await;
         Ok(())
@@ -156,31 +216,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         drained.cancel();
         result
     });
-    systemd::ready();
     tasks.wait(&shutdown).await
-}
-
-/// Connects to everything that the configuration names and changes nothing.
-///
-/// # Errors
-/// The first thing that a running gatherer could not work with.
-pub async fn check(config: Config) -> Result<()> {
-    let client = config.database.connect().await?;
-    crate::pg::migrate::check(&client, crate::pg::migrate::Schema::Gatherer).await?;
-    let settings = crate::kalshi::rest::Settings::default();
-    let rest = crate::kalshi::rest::Rest::new(&config.api, settings)?;
-    rest.status().await.with_context(|| {
-        format!("ask {} for the exchange's status (api.rest_url, api.key_id)", config.api.rest_url)
-    })?;
-    let dir = &config.journal.dir;
-    anyhow::ensure!(
-        dir.is_dir() || !dir.exists(),
-        "journal.dir {} is there and is no directory",
-        dir.display()
-    );
-    // Taken and given back at once: a port that another process listens on is said here.
-    http::Server::bind(&config.server).await?;
-    Ok(())
 }
 
 /// Journal to database.
@@ -228,12 +264,18 @@ impl Pipeline {
             metrics: self.metrics,
             end: self.end.clone(),
         };
-        let decoding = tokio::task::spawn_blocking(move || decoder.run(places));
+        let decoding = decoder.spawn(places)?;
         // An appender that fails drops its receiver; the decoder then ends, and so do the others.
+        let mut result = Ok(());
         while let Some(ended) = appenders.join_next().await {
-            ended.context("appender panicked")??;
+            result = ended.context("appender panicked").and_then(|ended| ended);
+            if result.is_err() {
+                break;
+            }
         }
-        decoding.await.context("decoder panicked")??;
+        drop(appenders);
+        let decoded = decoding.await.context("decoder panicked");
+        result.and(decoded.and_then(|decoded| decoded))?;
         self.end.wait_for(Option::is_some).await.context("wait for the journal's end")?;
         Ok(())
     }
@@ -251,7 +293,11 @@ impl Pipeline {
                 let client = self.config.database.connect().await?;
                 Places::load(&client, &self.journal).await
             };
-            match load.await {
+            let loaded = tokio::select! {
+                loaded = load => loaded,
+                () = self.stopping.cancelled() => return Ok(None),
+            };
+            match loaded {
                 Ok(places) => return Ok(Some(places)),
                 Err(error) if writer::is_passing(&error) => {
                     warn!(error = format!("{error:#}"), "cannot read where the logs stand");
@@ -261,6 +307,21 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Tells systemd that recording has begun. After a while it is told in any case: a process whose
+/// exchange is away is no process that a restart would help, and health says what is missing.
+async fn announce(
+    mut vitals: watch::Receiver<health::Vitals>,
+    drained: CancellationToken,
+) -> Result<()> {
+    tokio::select! {
+        recording = vitals.wait_for(health::Vitals::is_recording) => drop(recording),
+        () = tokio::time::sleep(READY_WAIT) => {}
+        () = drained.cancelled() => return Ok(()),
+    }
+    systemd::ready();
+    Ok(())
 }
 
 /// Asks the database every second over a session of its own, for health.
@@ -298,8 +359,7 @@ async fn watch_journal(
         }
         metrics.read_journal();
         vitals.send_modify(|vitals| {
-            vitals.journal_bytes = journal.disk_bytes();
-            vitals.journal_full = journal.is_full();
+            vitals.journal = journal.usage();
             vitals.database_up = metrics.is_database_up();
         });
         if let Some(failure) = journal.failure() {

@@ -1,22 +1,26 @@
 //! Ordinals of identical changes, and the memory that makes the copies of a doubled channel one.
 //!
-//! Both are bounded: two generations, of which the older is dropped when the newer is full. In the
-//! capture identical changes stood at most four frames apart, so a generation of 200,000 is no
-//! limit in practice.
+//! Both are bounded: two generations, of which the older is dropped when the newer is full.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
+use super::hashing::FastMap;
 use crate::model::{Micros, Price, Side, Size};
 
-/// Entries of a generation: about 16 MB for the two of [`Occurrences`].
-const GENERATION: usize = 200_000;
+/// Changes of a generation, of all streams together. In the capture identical changes of a stream
+/// stood at most four frames apart, so with 150 streams this is a hundred times more than needed; and
+/// it is small, because every change looks here.
+const CHANGES: usize = 1 << 16;
+/// Contents of a generation: the second copy comes from another session, which may be seconds
+/// behind.
+const CONTENTS: usize = 200_000;
 
-/// What makes two changes of one stream identical. The stream and the market are numbers of the
-/// caller's.
+/// What makes two changes of one stream identical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Change {
-    pub stream: u32,
-    pub market: u32,
+    /// A number of the caller's for the market in its stream, never used for another.
+    pub market: u64,
     pub exchange_ts: Micros,
     pub side: Side,
     pub price: Price,
@@ -26,20 +30,28 @@ pub struct Change {
 /// Counts identical changes of each stream.
 #[derive(Debug, Default)]
 pub struct Occurrences {
-    current: HashMap<Change, i32>,
-    previous: HashMap<Change, i32>,
+    current: FastMap<Change, i32>,
+    previous: FastMap<Change, i32>,
 }
 
 impl Occurrences {
     /// The ordinal of this change among identical ones, from 1.
     pub fn next(&mut self, change: Change) -> i32 {
-        let before = self.current.get(&change).or_else(|| self.previous.get(&change));
-        let ordinal = before.copied().unwrap_or_default().saturating_add(1);
-        if self.current.len() >= GENERATION {
+        if self.current.len() >= CHANGES {
             self.previous = std::mem::take(&mut self.current);
+            self.current.reserve(CHANGES);
         }
-        self.current.insert(change, ordinal);
-        ordinal
+        match self.current.entry(change) {
+            Entry::Occupied(entry) => {
+                let ordinal = entry.into_mut();
+                *ordinal = ordinal.saturating_add(1);
+                *ordinal
+            }
+            Entry::Vacant(entry) => {
+                let before = self.previous.get(entry.key()).copied().unwrap_or_default();
+                *entry.insert(before.saturating_add(1))
+            }
+        }
     }
 }
 
@@ -63,7 +75,7 @@ impl Seen {
         if self.previous.contains(&hash) || self.current.contains(&hash) {
             return false;
         }
-        if self.current.len() >= GENERATION {
+        if self.current.len() >= CONTENTS {
             self.previous = std::mem::take(&mut self.current);
         }
         self.current.insert(hash);
@@ -79,7 +91,6 @@ mod tests {
     fn identical_changes_count_up_in_each_stream() {
         let mut occurrences = Occurrences::default();
         let change = Change {
-            stream: 1,
             market: 7,
             exchange_ts: Micros(5),
             side: Side::Yes,
@@ -89,9 +100,9 @@ mod tests {
         assert_eq!(occurrences.next(change), 1);
         assert_eq!(occurrences.next(change), 2);
         assert_eq!(occurrences.next(Change { side: Side::No, ..change }), 1);
-        assert_eq!(occurrences.next(Change { stream: 2, ..change }), 1);
+        assert_eq!(occurrences.next(Change { market: 8, ..change }), 1);
         // The memory of the last generation is still there after it turned.
-        for ts in 0..i64::try_from(GENERATION).unwrap() {
+        for ts in 0..i64::try_from(CHANGES).unwrap() {
             occurrences.next(Change { exchange_ts: Micros(100 + ts), ..change });
         }
         assert_eq!(occurrences.next(change), 3);

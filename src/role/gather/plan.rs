@@ -1,8 +1,8 @@
 //! The planner: which session carries which markets. Pure, and stable: a market moves only when it
 //! must, because moving costs a stretch of its coverage.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -19,12 +19,46 @@ pub struct Plan {
     slots: Vec<Arc<BTreeSet<Ticker>>>,
     /// Markets that no session has room for, once the exchange's cap is known.
     unplaced: BTreeSet<Ticker>,
+    places: Places,
 }
+
+/// Which slot carries each market: what `slots` says, the other way round. It travels from a plan to
+/// the one that follows, so that it is neither copied nor made anew for each; a plan that has given
+/// it away makes another when it needs one.
+#[derive(Debug, Default)]
+struct Places(Mutex<Option<HashMap<Ticker, usize>>>);
+
+impl Places {
+    fn take(&self, slots: &[Arc<BTreeSet<Ticker>>]) -> HashMap<Ticker, usize> {
+        // A poisoned lock guards a value that is taken whole or not at all.
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.unwrap_or_else(|| {
+            let placed = slots.iter().enumerate();
+            placed.flat_map(|(index, slot)| slot.iter().map(move |t| (t.clone(), index))).collect()
+        })
+    }
+}
+
+impl Clone for Places {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// It follows from the slots, which are compared.
+impl PartialEq for Places {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Places {}
 
 impl Plan {
     /// A plan of no markets for that many sessions.
     pub fn empty(slots: usize) -> Self {
-        Self { slots: vec![Arc::default(); slots], unplaced: BTreeSet::new() }
+        let slots = vec![Arc::default(); slots];
+        Self { slots, unplaced: BTreeSet::new(), places: Places::default() }
     }
 
     /// The markets of each session, in the order of the sessions.
@@ -39,6 +73,7 @@ impl Plan {
     }
 
     /// The session that carries a market.
+    #[cfg(test)]
     pub fn slot_of(&self, ticker: &Ticker) -> Option<usize> {
         self.slots.iter().position(|slot| slot.contains(ticker))
     }
@@ -65,8 +100,11 @@ impl Plan {
         cap: Option<usize>,
     ) -> Self {
         let mut next = self.clone();
+        let mut places = self.places.take(&self.slots);
         for ticker in removed {
-            if let Some(slot) = next.slots.iter_mut().find(|slot| slot.contains(ticker)) {
+            if let Some(index) = places.remove(ticker)
+                && let Some(slot) = next.slots.get_mut(index)
+            {
                 Arc::make_mut(slot).remove(ticker);
             }
             next.unplaced.remove(ticker);
@@ -78,13 +116,14 @@ impl Plan {
             while slot.len() > cap
                 && let Some(ticker) = slot.pop_last()
             {
+                places.remove(&ticker);
                 homeless.insert(ticker);
             }
         }
         let mut changes = removed.len();
         for ticker in added {
             changes += 1;
-            if next.slot_of(&ticker).is_none() {
+            if !places.contains_key(&ticker) {
                 homeless.insert(ticker);
             }
         }
@@ -92,7 +131,7 @@ impl Plan {
         for ticker in homeless {
             match load.emptiest().filter(|(len, _)| *len < cap) {
                 Some((_, index)) => {
-                    next.insert(index, ticker);
+                    next.insert(index, ticker, &mut places);
                     load.add(index);
                 }
                 None => {
@@ -100,13 +139,14 @@ impl Plan {
                 }
             }
         }
-        next.balance(&mut load, changes);
+        next.balance(&mut load, changes, &mut places);
+        next.places = Places(Mutex::new(Some(places)));
         next
     }
 
     /// Moves markets from the fullest to the emptiest session while they differ too much, but never
     /// more markets than have come and gone anyway.
-    fn balance(&mut self, load: &mut Load, moves_max: usize) {
+    fn balance(&mut self, load: &mut Load, moves_max: usize, places: &mut HashMap<Ticker, usize>) {
         let markets: usize = self.slots.iter().map(|slot| slot.len()).sum();
         let mean = markets / self.slots.len().max(1);
         let spread_max = SPREAD_MIN.max(mean / 4);
@@ -119,14 +159,15 @@ impl Plan {
             }
             let moved = self.slots.get_mut(from).and_then(|slot| Arc::make_mut(slot).pop_last());
             let Some(ticker) = moved else { return };
-            self.insert(to, ticker);
+            self.insert(to, ticker, places);
             load.remove(from);
             load.add(to);
         }
     }
 
-    fn insert(&mut self, index: usize, ticker: Ticker) {
+    fn insert(&mut self, index: usize, ticker: Ticker, places: &mut HashMap<Ticker, usize>) {
         if let Some(slot) = self.slots.get_mut(index) {
+            places.insert(ticker.clone(), index);
             Arc::make_mut(slot).insert(ticker);
         }
     }
@@ -234,6 +275,9 @@ mod tests {
                 let mut placed = all(&next);
                 placed.sort();
                 prop_assert_eq!(&placed, &markets.iter().cloned().collect::<Vec<_>>());
+                let places = next.places.take(&next.slots);
+                prop_assert_eq!(&places, &Places::default().take(&next.slots));
+                *next.places.0.lock().unwrap() = Some(places);
                 let changed = before.symmetric_difference(&markets).count();
                 let moved = before
                     .intersection(&markets)
@@ -277,5 +321,33 @@ mod tests {
         second.distribute(&senders);
         let heard: Vec<bool> = receivers.iter().map(|r| r.has_changed().unwrap()).collect();
         assert_eq!(heard, (0..3).map(|index| index == slot).collect::<Vec<_>>());
+    }
+
+    /// Prints what plans cost at full scale: `cargo test -- --ignored --nocapture full_scale`.
+    #[test]
+    #[ignore = "a measurement, not a test"]
+    fn full_scale() {
+        let ticker = |number: usize| {
+            Ticker::parse(&format!("KXSOMESERIES-26NOV22H{}-T{number}", number % 5_000)).unwrap()
+        };
+        let all: Vec<Ticker> = (0..425_000).map(ticker).collect();
+        let mut plan = Plan::empty(144);
+        let mut slowest = std::time::Duration::ZERO;
+        let start = std::time::Instant::now();
+        for batch in all.chunks(20_000) {
+            let one = std::time::Instant::now();
+            plan = plan.changed(batch.iter().cloned(), &BTreeSet::new(), None);
+            slowest = slowest.max(one.elapsed());
+        }
+        println!(
+            "425,000 markets in batches of 20,000: {:?}, slowest {slowest:?}",
+            start.elapsed()
+        );
+        let held = plan.clone();
+        let removed: BTreeSet<Ticker> = all.iter().step_by(25_000).cloned().collect();
+        let start = std::time::Instant::now();
+        let next = plan.changed([ticker(425_001)], &removed, None);
+        println!("{} removed, one added: {:?}", removed.len(), start.elapsed());
+        assert_ne!(held, next);
     }
 }

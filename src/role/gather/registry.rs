@@ -1,10 +1,11 @@
 //! The registry: the markets we want to record, from REST lists and lifecycle notices.
 //!
 //! Pure: it is given pages, notices and the time, and tells what came and what went. A list never
-//! removes what it merely did not show once, because pages shift while they are read.
+//! removes what it merely did not show once, because pages shift while they are read. Markets that
+//! are not open yet are recorded too, so opening needs nothing; closing is the clock's to tell.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,29 +15,44 @@ use crate::kalshi::session::MarketNotice;
 use crate::model::{Micros, Ticker};
 
 /// Complete lists that must miss a market before it is dropped.
-const MISSING_LISTS: u32 = 2;
+const MISSING_LISTS: u8 = 2;
 
 /// Statuses after which nothing of a market is left to record. A status that we do not know is
 /// recorded: better too much than a hole.
 const OVER: [&str; 6] = ["closed", "determined", "disputed", "amended", "finalized", "settled"];
+/// Those of them that are final.
+const SETTLED: [&str; 2] = ["finalized", "settled"];
+/// How long a market stays after its close, in seconds: closing sends no event, the last book of a
+/// market arrives within moments of it, and a close that is put off is announced before.
+const CLOSED_SECS: u32 = 900;
+/// Closes are looked at together by this many seconds.
+const CLOSES_SECS: u32 = 60;
 
 /// Which markets are recorded at all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Whether multivariate (combo) markets are recorded.
     pub multivariate: bool,
-    /// Patterns of series with `*` for any text; empty stands for all.
+    /// Patterns of series with `*` for any text. All markets are recorded when this and `tickers`
+    /// are empty, else those that one of the two describes.
     pub series: Vec<String>,
-    /// Patterns of series that are not recorded, whatever `series` says.
+    /// Patterns of series that are not recorded, whatever the others say.
     pub exclude_series: Vec<String>,
+    /// Patterns of single markets.
+    pub tickers: Vec<String>,
+    /// Patterns of single markets that are not recorded, whatever the others say.
+    pub exclude_tickers: Vec<String>,
 }
 
 impl Filter {
-    fn takes(&self, series: &str, multivariate: bool) -> bool {
-        let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, series));
+    fn takes(&self, ticker: &str, series: &str, multivariate: bool) -> bool {
+        let any =
+            |patterns: &[String], text: &str| patterns.iter().any(|pattern| matches(pattern, text));
+        let all = self.series.is_empty() && self.tickers.is_empty();
         (self.multivariate || !multivariate)
-            && (self.series.is_empty() || any(&self.series))
-            && !any(&self.exclude_series)
+            && (all || any(&self.series, series) || any(&self.tickers, ticker))
+            && !any(&self.exclude_series, series)
+            && !any(&self.exclude_tickers, ticker)
     }
 }
 
@@ -52,19 +68,26 @@ fn matches(pattern: &str, text: &str) -> bool {
     text.ends_with(rest)
 }
 
+/// What is known of a market. Kept small: there are hundreds of thousands.
 #[derive(Debug)]
 struct Entry {
-    close_time: Option<Micros>,
+    /// Unix seconds; 0 when it is not known, or when the exchange shows the market as open after it.
+    close: u32,
     /// The list that was going on, or ended last, when the market came.
-    added_in: u64,
+    added_in: u32,
     /// The list that showed it last.
-    seen_in: u64,
+    seen_in: u32,
     /// Complete lists since that did not show it.
-    missing: u32,
-    /// When it is dropped.
-    drop_at: Option<Instant>,
+    missing: u8,
     /// The exchange said that it is over, so a list that still shows it is late.
     over: bool,
+}
+
+/// What came and what went.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub added: BTreeSet<Ticker>,
+    pub removed: BTreeSet<Ticker>,
 }
 
 /// See the module.
@@ -73,12 +96,16 @@ pub struct Registry {
     filter: Filter,
     grace: Duration,
     markets: HashMap<Ticker, Entry>,
+    /// When the markets that are about to be dropped are dropped.
+    drop_at: HashMap<Ticker, Instant>,
     drops: BinaryHeap<Reverse<(Instant, Ticker)>>,
-    /// Numbers the lists; 0 before the first.
-    list: u64,
+    /// Markets by their close, in units of [`CLOSES_SECS`]. A close that was moved leaves an entry
+    /// behind, which then means nothing.
+    closes: BTreeMap<u32, Vec<Ticker>>,
+    /// Numbers the complete lists; 0 before the first.
+    list: u32,
     listed: usize,
-    added: BTreeSet<Ticker>,
-    removed: BTreeSet<Ticker>,
+    changes: Changes,
 }
 
 impl Registry {
@@ -88,11 +115,12 @@ impl Registry {
             filter,
             grace,
             markets: HashMap::new(),
+            drop_at: HashMap::new(),
             drops: BinaryHeap::new(),
+            closes: BTreeMap::new(),
             list: 0,
             listed: 0,
-            added: BTreeSet::new(),
-            removed: BTreeSet::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -101,34 +129,54 @@ impl Registry {
         self.markets.len()
     }
 
-    /// A new list begins; one that did not end counts for nothing but what it added.
+    /// Whether a market is recorded.
+    pub fn has(&self, ticker: &Ticker) -> bool {
+        self.markets.contains_key(ticker)
+    }
+
+    /// A new complete list begins; one that did not end counts for nothing but what it added.
     pub fn list_begins(&mut self) {
         self.list += 1;
         self.listed = 0;
     }
 
-    /// Takes a page of the list.
-    pub fn page(&mut self, markets: Vec<Market>) {
+    /// Takes a page of a list, of all markets or of those that changed. A market that two pages show
+    /// counts once.
+    pub fn page(&mut self, markets: Vec<Market>, wall: Micros, now: Instant) {
         for market in markets {
             let multivariate = market.mve_collection_ticker.is_some();
-            if OVER.contains(&market.status.as_str())
-                || !self.filter.takes(market.series(), multivariate)
-            {
+            if !self.filter.takes(market.ticker.as_str(), market.series(), multivariate) {
                 continue;
             }
-            self.listed += 1;
+            let status = market.status.as_str();
+            if OVER.contains(&status) {
+                // Closed only: the clock, or the settlement, ends it.
+                let close = market.close_time.is_none_or(|close| close <= wall);
+                if SETTLED.contains(&status) || status != "closed" && close {
+                    self.ends(&market.ticker, now);
+                }
+                continue;
+            }
             let list = self.list;
-            let entry = self.add(market.ticker);
-            entry.seen_in = list;
-            entry.close_time = market.close_time.or(entry.close_time);
+            let entry = self.add(market.ticker.clone());
+            let again = std::mem::replace(&mut entry.seen_in, list) == list && list > 0;
             entry.missing = 0;
-            if !entry.over {
-                entry.drop_at = None;
+            let over = entry.over;
+            self.listed += usize::from(!again);
+            if !over {
+                self.drop_at.remove(&market.ticker);
+            }
+            let close = seconds(market.close_time);
+            if close > 0 && close.saturating_add(CLOSED_SECS) <= seconds(Some(wall)) {
+                // The list knows better than the time that it names.
+                self.closes_at(&market.ticker, 0);
+            } else {
+                self.closes_at(&market.ticker, close);
             }
         }
     }
 
-    /// The list is complete; how many markets it showed that are recorded.
+    /// The complete list ended; how many markets it showed that are recorded.
     pub fn list_ends(&mut self, now: Instant) -> usize {
         let at = now + self.grace;
         for (ticker, entry) in &mut self.markets {
@@ -136,9 +184,9 @@ impl Registry {
             if entry.seen_in == self.list || entry.added_in == self.list {
                 continue;
             }
-            entry.missing += 1;
-            if entry.missing >= MISSING_LISTS && entry.drop_at.is_none() {
-                entry.drop_at = Some(at);
+            entry.missing = entry.missing.saturating_add(1);
+            if entry.missing >= MISSING_LISTS && !self.drop_at.contains_key(ticker) {
+                self.drop_at.insert(ticker.clone(), at);
                 self.drops.push(Reverse((at, ticker.clone())));
             }
         }
@@ -148,21 +196,24 @@ impl Registry {
     /// Takes a lifecycle notice.
     pub fn notice(&mut self, notice: MarketNotice, wall: Micros, now: Instant) {
         let series = series_of(notice.event_ticker.as_deref().unwrap_or(notice.ticker.as_str()));
-        if !self.filter.takes(series, notice.multivariate) {
+        if !self.filter.takes(notice.ticker.as_str(), series, notice.multivariate) {
             return;
         }
         match notice.event_type.as_str() {
             "created" | "activated" | "deactivated" | "close_date_updated" => {
-                let entry = self.add(notice.ticker);
-                entry.close_time = notice.close_time.or(entry.close_time);
+                let entry = self.add(notice.ticker.clone());
                 entry.missing = 0;
-                (entry.over, entry.drop_at) = (false, None);
+                entry.over = false;
+                self.drop_at.remove(&notice.ticker);
+                if let Some(close) = notice.close_time {
+                    self.closes_at(&notice.ticker, seconds(Some(close)));
+                }
             }
             "settled" => self.ends(&notice.ticker, now),
             // Determined before its close a market may still trade; its settlement ends it then.
             "determined" => {
-                let close = self.markets.get(&notice.ticker).and_then(|entry| entry.close_time);
-                if close.is_none_or(|close| close <= wall) {
+                let close = self.markets.get(&notice.ticker).map_or(0, |entry| entry.close);
+                if close <= seconds(Some(wall)) {
                     self.ends(&notice.ticker, now);
                 }
             }
@@ -170,209 +221,81 @@ impl Registry {
         }
     }
 
-    /// Drops what is due.
-    pub fn expire(&mut self, now: Instant) {
+    /// Drops what is due, and what closed long enough ago by the clock `wall`: closing sends no
+    /// event. Costs in proportion to what goes.
+    pub fn expire(&mut self, wall: Micros, now: Instant) {
+        let closed_before = seconds(Some(wall)).saturating_sub(CLOSED_SECS) / CLOSES_SECS;
+        while let Some(first) = self.closes.first_entry()
+            && *first.key() < closed_before
+        {
+            let (unit, tickers) = first.remove_entry();
+            for ticker in tickers {
+                let still = self.markets.get(&ticker);
+                if still.is_some_and(|entry| entry.close / CLOSES_SECS == unit) {
+                    self.remove(&ticker);
+                }
+            }
+        }
         while let Some(Reverse((at, _))) = self.drops.peek()
             && *at <= now
         {
             let Some(Reverse((at, ticker))) = self.drops.pop() else { return };
             // The drop may have been taken back, or put off, since.
-            if self.markets.get(&ticker).is_some_and(|entry| entry.drop_at == Some(at)) {
-                self.markets.remove(&ticker);
-                if !self.added.remove(&ticker) {
-                    self.removed.insert(ticker);
-                }
+            if self.drop_at.get(&ticker) == Some(&at) {
+                self.remove(&ticker);
             }
         }
     }
 
     /// What came and what went since the last call.
-    pub fn take_changes(&mut self) -> Option<(BTreeSet<Ticker>, BTreeSet<Ticker>)> {
-        if self.added.is_empty() && self.removed.is_empty() {
-            return None;
-        }
-        Some((std::mem::take(&mut self.added), std::mem::take(&mut self.removed)))
+    pub fn take_changes(&mut self) -> Option<Changes> {
+        let none = self.changes.added.is_empty() && self.changes.removed.is_empty();
+        (!none).then(|| std::mem::take(&mut self.changes))
     }
 
     fn add(&mut self, ticker: Ticker) -> &mut Entry {
-        self.markets.entry(ticker).or_insert_with_key(|ticker| {
-            if !self.removed.remove(ticker) {
-                self.added.insert(ticker.clone());
+        let Self { markets, changes, list, .. } = self;
+        markets.entry(ticker).or_insert_with_key(|ticker| {
+            if !changes.removed.remove(ticker) {
+                changes.added.insert(ticker.clone());
             }
-            Entry {
-                close_time: None,
-                added_in: self.list,
-                seen_in: 0,
-                missing: 0,
-                drop_at: None,
-                over: false,
-            }
+            Entry { close: 0, added_in: *list, seen_in: 0, missing: 0, over: false }
         })
+    }
+
+    fn remove(&mut self, ticker: &Ticker) {
+        self.drop_at.remove(ticker);
+        if self.markets.remove(ticker).is_some() && !self.changes.added.remove(ticker) {
+            self.changes.removed.insert(ticker.clone());
+        }
+    }
+
+    fn closes_at(&mut self, ticker: &Ticker, close: u32) {
+        let Some(entry) = self.markets.get_mut(ticker) else { return };
+        if entry.close != close {
+            entry.close = close;
+            if close > 0 {
+                self.closes.entry(close / CLOSES_SECS).or_default().push(ticker.clone());
+            }
+        }
     }
 
     fn ends(&mut self, ticker: &Ticker, now: Instant) {
         let Some(entry) = self.markets.get_mut(ticker) else { return };
         if !entry.over {
+            entry.over = true;
             let at = now + self.grace;
-            (entry.over, entry.drop_at) = (true, Some(at));
+            self.drop_at.insert(ticker.clone(), at);
             self.drops.push(Reverse((at, ticker.clone())));
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GRACE: Duration = Duration::from_secs(60);
-
-    fn ticker(name: &str) -> Ticker {
-        Ticker::parse(name).unwrap()
-    }
-
-    fn market(name: &str) -> Market {
-        Market {
-            ticker: ticker(name),
-            event_ticker: name.to_owned(),
-            status: "active".to_owned(),
-            open_time: None,
-            close_time: None,
-            mve_collection_ticker: None,
-        }
-    }
-
-    fn notice(name: &str, event_type: &str) -> MarketNotice {
-        MarketNotice {
-            ticker: ticker(name),
-            event_type: event_type.to_owned(),
-            event_ticker: None,
-            open_time: None,
-            close_time: None,
-            multivariate: false,
-        }
-    }
-
-    fn names(set: &BTreeSet<Ticker>) -> Vec<&str> {
-        set.iter().map(Ticker::as_str).collect()
-    }
-
-    fn list(registry: &mut Registry, names: &[&str], now: Instant) -> usize {
-        registry.list_begins();
-        registry.page(names.iter().map(|name| market(name)).collect());
-        registry.list_ends(now)
-    }
-
-    #[test]
-    fn patterns() {
-        for (pattern, text, expected) in [
-            ("KXGOLD15M", "KXGOLD15M", true),
-            ("KXGOLD15M", "KXGOLD15MX", false),
-            ("KXGOLD*", "KXGOLD15M", true),
-            ("*15M", "KXGOLD15M", true),
-            ("KX*15*", "KXGOLD15M", true),
-            ("KX*15*15M", "KXGOLD15M", false),
-            ("*", "", true),
-            ("A*A", "A", false),
-            ("**B", "AB", true),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn filters_by_series_status_and_kind() {
-        let filter = Filter {
-            multivariate: false,
-            series: vec!["KX*".to_owned()],
-            exclude_series: vec!["KXB*".to_owned()],
-        };
-        let mut registry = Registry::new(filter, GRACE);
-        let combo = Market { mve_collection_ticker: Some("C".to_owned()), ..market("KXC-1") };
-        let over = Market { status: "finalized".to_owned(), ..market("KXD-1") };
-        let new = Market { status: "brand_new".to_owned(), ..market("KXE-1") };
-        registry.list_begins();
-        registry.page(vec![market("KXA-1"), market("KXB-1"), market("X-1"), combo, over, new]);
-        assert_eq!(registry.list_ends(Instant::now()), 2);
-        registry.notice(
-            MarketNotice { multivariate: true, ..notice("KXF-1", "created") },
-            Micros(0),
-            Instant::now(),
-        );
-        let (added, removed) = registry.take_changes().unwrap();
-        assert_eq!((names(&added), removed.len()), (vec!["KXA-1", "KXE-1"], 0));
-        assert_eq!(registry.take_changes(), None);
-    }
-
-    #[test]
-    fn a_market_must_be_missing_from_two_lists() {
-        let mut registry = Registry::new(Filter::default(), GRACE);
-        let now = Instant::now();
-        list(&mut registry, &["A", "B"], now);
-        assert_eq!(registry.take_changes().unwrap().0.len(), 2);
-        list(&mut registry, &["A"], now);
-        registry.expire(now + GRACE);
-        list(&mut registry, &["A", "B"], now);
-        list(&mut registry, &["A"], now);
-        registry.expire(now + GRACE);
-        assert_eq!(registry.take_changes(), None, "missing once, twice, but not in a row");
-        list(&mut registry, &["A"], now);
-        registry.expire(now);
-        assert_eq!(registry.take_changes(), None, "within the grace");
-        registry.expire(now + GRACE);
-        let (added, removed) = registry.take_changes().unwrap();
-        assert_eq!((added.len(), names(&removed)), (0, vec!["B"]));
-    }
-
-    #[test]
-    fn what_a_notice_adds_while_a_list_is_read_stays() {
-        let mut registry = Registry::new(Filter::default(), GRACE);
-        let now = Instant::now();
-        registry.list_begins();
-        registry.page(vec![market("A")]);
-        registry.notice(notice("B", "created"), Micros(0), now);
-        registry.list_ends(now);
-        registry.expire(now + GRACE);
-        assert_eq!(names(&registry.take_changes().unwrap().0), ["A", "B"]);
-        // A list that fails half way removes nothing.
-        for _ in 0..5 {
-            registry.list_begins();
-            registry.page(vec![market("A")]);
-        }
-        registry.expire(now + GRACE * 9);
-        assert_eq!(registry.count(), 2);
-    }
-
-    #[test]
-    fn settled_markets_go_after_the_grace_unless_they_come_back() {
-        let mut registry = Registry::new(Filter::default(), GRACE);
-        let now = Instant::now();
-        list(&mut registry, &["A", "B", "C"], now);
-        registry.take_changes().unwrap();
-        registry.notice(notice("A", "settled"), Micros(0), now);
-        registry.notice(notice("B", "determined"), Micros(0), now);
-        registry.notice(notice("C", "metadata_updated"), Micros(0), now);
-        registry.notice(notice("D", "metadata_updated"), Micros(0), now);
-        // A list read before the settlement still shows A.
-        list(&mut registry, &["A", "B", "C"], now);
-        registry.notice(notice("B", "activated"), Micros(0), now);
-        registry.expire(now + GRACE);
-        let (added, removed) = registry.take_changes().unwrap();
-        assert_eq!((added.len(), names(&removed)), (0, vec!["A"]));
-        assert_eq!(registry.count(), 2);
-    }
-
-    #[test]
-    fn a_determination_before_the_close_waits_for_the_settlement() {
-        let mut registry = Registry::new(Filter::default(), GRACE);
-        let now = Instant::now();
-        let close = Micros::from_secs(1000);
-        let created = MarketNotice { close_time: Some(close), ..notice("A", "created") };
-        registry.notice(created, Micros(0), now);
-        registry.notice(notice("A", "determined"), Micros(close.0 - 1), now);
-        registry.expire(now + GRACE);
-        assert_eq!(registry.count(), 1);
-        registry.notice(notice("A", "determined"), close, now);
-        registry.expire(now + GRACE);
-        assert_eq!(registry.count(), 0);
-    }
+/// Unix seconds of a time; 0 without one, and the last of all after the year 2105.
+fn seconds(at: Option<Micros>) -> u32 {
+    at.map_or(0, |at| u32::try_from((at.0 / 1_000_000).max(0)).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -1,40 +1,39 @@
 //! The gatherer's sessions: one task a slot, fed by the plan, all writing into the journal.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::beside::Beside;
 use super::decoder::ResyncSenders;
-use super::health::Vitals;
+use super::exchange::Exchange;
+use super::health::{Silence, Vitals};
 use super::listing::{self, RegistryState};
 use super::metrics::Metrics;
 use super::plan::Plan;
-use super::registry::Filter;
-use super::{Config, Multivariate};
-use crate::kalshi::rest::{self, Rest};
+use super::{Config, Multivariate, Sessions};
+use crate::kalshi::rest::Rest;
 use crate::kalshi::session::{
-    self, FrameSink, Links, Payload, SessionEvent, SessionState, Settings, Slot, Wants,
+    FrameSink, Links, Payload, Resync, Session, SessionEvent, SessionState, Settings, Slot, Wants,
 };
 use crate::log::journal::{Journal, Kind, Position};
 use crate::model::{Channel, Micros};
 
-/// Requests for snapshots on the way to one session: one for each of a few thousand markets would
-/// be a gap, for which the session asks by itself.
-const RESYNC_WAITING_MAX: usize = 256;
 /// Lifecycle notices on the way to the registry; the exchange sends a few a second.
 const NOTICES_WAITING_MAX: usize = 4096;
 /// How often the sessions' states are summed up.
 const SUM_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the exchange is asked whether it pauses.
-const STATUS_INTERVAL: Duration = Duration::from_secs(30);
-/// Sessions start this far apart.
-const STAGGER: Duration = Duration::from_millis(40);
+/// Sessions start this far apart, and all of them within the second time: 150 connect in six seconds.
+pub const STAGGER: Duration = Duration::from_millis(40);
+const STAGGER_ALL: Duration = Duration::from_secs(8);
 
 /// The journal as a session sees it.
 struct JournalSink(Journal);
@@ -65,7 +64,7 @@ pub async fn run(
     end: watch::Sender<Option<Position>>,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let rest = match Rest::new(&config.api, rest::Settings::default()) {
+    let rest = match Rest::new(&config.api, config.rest_settings()) {
         Ok(rest) => Arc::new(rest),
         Err(error) => {
             // The decoder waits for the journal's end.
@@ -78,10 +77,16 @@ pub async fn run(
     let mut running = JoinSet::new();
     let mut states = Vec::new();
     let mut books = Vec::new();
-    for (number, slot) in slots(&config).into_iter().enumerate() {
+    let resume = Arc::new(watch::Sender::new(0));
+    let refusal_said = Arc::new(AtomicBool::new(false));
+    let slots = slots(&config.sessions, config.markets.multivariate);
+    for (slot, start_delay) in slots.iter().zip(start_delays(slots.len())) {
+        let slot = slot.clone();
         let (state, seen) = watch::channel(SessionState::default());
-        let (ask, asked) = mpsc::channel(RESYNC_WAITING_MAX);
-        resync.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.name.clone(), ask);
+        let asked = Arc::new(Resync::default());
+        let mut askers = resync.lock().unwrap_or_else(PoisonError::into_inner);
+        askers.insert(slot.name.clone(), Arc::clone(&asked));
+        drop(askers);
         let is_book = slot.channel == Channel::OrderbookDelta;
         let first = if is_book { Wants::Markets(Arc::default()) } else { Wants::All };
         let (want, wants) = watch::channel(first);
@@ -89,16 +94,24 @@ pub async fn run(
             books.push(want.clone());
         }
         states.push((slot.channel, seen));
-        let links = Links { wants, resync: asked, notices: notices.clone(), state };
-        let stagger = STAGGER * u32::try_from(number).unwrap_or_default();
+        let links = Links {
+            wants,
+            resync: asked,
+            notices: notices.clone(),
+            state,
+            resume: resume.subscribe(),
+            refusal_said: Arc::clone(&refusal_said),
+        };
         let settings = Settings {
-            start_delay: stagger,
+            start_delay,
             backoff_cap: config.sessions.reconnect_max,
+            audit_period: config.audit_period,
             ..Settings::default()
         };
-        let (api, sink, stop) = (config.api.clone(), Arc::clone(&sink), shutdown.clone());
+        let (api, sink) = (config.api.clone(), Arc::clone(&sink));
+        let session = Session { slot, api, links, sink, settings, shutdown: shutdown.clone() };
         running.spawn(async move {
-            session::run(slot, api, links, sink, settings, stop).await;
+            session.run().await;
             // The sender stays until the session ends: it may not see its wants close.
             drop(want);
         });
@@ -110,27 +123,34 @@ pub async fn run(
     };
     let (plan_sender, plan) = watch::channel(Arc::new(Plan::empty(books.len())));
     let (registry_state, known) = watch::channel(RegistryState::default());
+    let poller = Beside::turns(&config);
     let registry = listing::Links {
         notices: heard,
         lifecycle: of(Channel::Lifecycle),
         orderbooks: of(Channel::OrderbookDelta),
         plan: plan_sender,
         state: registry_state,
+        turns: poller.as_ref().map(|(_, turns)| Arc::clone(turns)),
     };
     let settings = listing::Settings {
-        filter: Filter {
-            multivariate: config.markets.multivariate == Multivariate::Include,
-            series: config.markets.series.clone(),
-            exclude_series: config.markets.exclude_series.clone(),
-        },
+        filter: config.markets.filter(),
         slots: books.len(),
         ..listing::Settings::default()
     };
+    let beside = Beside {
+        rest: Arc::clone(&rest),
+        journal: journal.clone(),
+        metrics: Arc::clone(&metrics),
+        vitals: Arc::clone(&vitals),
+        exchange: watch::Sender::new(Exchange::default()),
+        resume: Arc::clone(&resume),
+        poller,
+    };
     let ((), (), (), (), ended, ()) = tokio::join!(
-        listing::run(Arc::clone(&rest), registry, settings, shutdown.clone()),
+        listing::run(rest, registry, settings, shutdown.clone()),
         distribute(plan, books, shutdown.clone()),
-        watch_maintenance(rest, Arc::clone(&vitals), shutdown.clone()),
-        sum_up(states, known, metrics, vitals, shutdown.clone()),
+        beside.run(shutdown.clone()),
+        sum_up(states, known, metrics, vitals, resume, shutdown.clone()),
         all_end(running, shutdown.clone()),
         async {
             shutdown.cancelled().await;
@@ -154,36 +174,29 @@ async fn all_end(mut running: JoinSet<()>, shutdown: CancellationToken) -> Resul
     result
 }
 
-/// Asks whether the exchange pauses, so that missing sessions are told from lost ones.
-async fn watch_maintenance(
-    rest: Arc<Rest>,
-    vitals: Arc<watch::Sender<Vitals>>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            status = rest.status() => {
-                // No answer says nothing about a pause.
-                if let Ok(status) = status {
-                    vitals.send_modify(|vitals| vitals.maintenance = !status.exchange_active);
-                }
-            }
-            () = shutdown.cancelled() => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(STATUS_INTERVAL) => {}
-            () = shutdown.cancelled() => return,
-        }
-    }
+/// When each session connects first: in order, each at a moment of its own step.
+fn start_delays(sessions: usize) -> impl Iterator<Item = Duration> {
+    let count = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX);
+    let step = STAGGER.min(STAGGER_ALL / count);
+    (0..count).map(move |number| match number {
+        // Lifecycle comes first, and nothing waits with it.
+        0 => Duration::ZERO,
+        _ => step * number + step.mul_f64(fastrand::f64()),
+    })
 }
 
 /// Every session, lifecycle first: a market created while the others start is then not missed.
-fn slots(config: &Config) -> Vec<Slot> {
+fn slots(sessions: &Sessions, multivariate: Multivariate) -> Vec<Slot> {
+    let multivariate = match multivariate {
+        Multivariate::Include => sessions.lifecycle,
+        Multivariate::Exclude => 0,
+    };
     let kinds = [
-        ("lifecycle", Channel::Lifecycle, config.sessions.lifecycle),
-        ("ticker", Channel::Ticker, config.sessions.ticker),
-        ("trade", Channel::Trade, config.sessions.trade),
-        ("orderbook", Channel::OrderbookDelta, config.sessions.orderbook),
+        ("lifecycle", Channel::Lifecycle, sessions.lifecycle),
+        ("multivariate-lifecycle", Channel::MultivariateLifecycle, multivariate),
+        ("ticker", Channel::Ticker, sessions.ticker),
+        ("trade", Channel::Trade, sessions.trade),
+        ("orderbook", Channel::OrderbookDelta, sessions.orderbook),
     ];
     let slot = |name: &str, channel, number| Slot { name: format!("{name}-{number}"), channel };
     kinds
@@ -221,40 +234,116 @@ async fn sum_up(
     registry: watch::Receiver<RegistryState>,
     metrics: Arc<Metrics>,
     vitals: Arc<watch::Sender<Vitals>>,
+    resume: Arc<watch::Sender<u64>>,
     shutdown: CancellationToken,
 ) {
+    let (mut was_connected, mut all_lost) = (0_usize, false);
     let mut ticks = tokio::time::interval(SUM_INTERVAL);
+    let mut silence = Silence::new(Instant::now());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.cancelled() => return,
         }
         let mut sum = HashMap::new();
+        let mut audited_since = None;
         let mut add = |name: &'static str, value: usize| *sum.entry(name).or_insert(0) += value;
-        for (_, state) in &states {
+        for (channel, state) in &states {
             let state = state.borrow();
             add("connected", usize::from(state.connected));
             add("healthy", usize::from(state.connected && state.subscribed));
             add("wanted", state.markets_wanted);
             add("books", state.markets_with_book);
+            if *channel == Channel::Ticker {
+                add("quotes", usize::try_from(state.frames).unwrap_or_default());
+            }
             add("connects", usize::try_from(state.connects).unwrap_or_default());
+            add("refused", usize::from(state.refused));
+            audited_since = match (audited_since, state.audited_since) {
+                (Some(one), Some(other)) => Some(Micros::min(one, other)),
+                (one, other) => one.or(other),
+            };
         }
         let of = |name: &str| sum.get(name).copied().unwrap_or_default();
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        let known = registry.borrow().markets;
-        metrics.markets.set(gauge(known));
+        let known = registry.borrow().clone();
+        let quotes = u64::try_from(of("quotes")).unwrap_or_default();
+        let ticker_silent = silence.read(quotes, Instant::now());
+        metrics.markets.set(gauge(known.markets));
+        metrics.unplaced.set(gauge(known.unplaced));
+        metrics.lists.set(known.lists + known.change_lists);
+        metrics.list_failures.set(known.failures);
         metrics.connections.set(gauge(of("healthy")));
         metrics.connections_planned.set(gauge(states.len()));
         metrics.books.set(gauge(of("books")));
         metrics.books_wanted.set(gauge(of("wanted")));
+        metrics.sessions_refused.set(gauge(of("refused")));
+        let audit_age = audited_since.map_or(0, |at: Micros| Micros::now().since(at).max(0));
+        metrics.audit_age_seconds.set(audit_age / 1_000_000);
         metrics.reconnects.set(u64::try_from(of("connects")).unwrap_or_default());
+        // The first one that comes through tells the others that the exchange is there again.
+        match (of("connected"), was_connected) {
+            (0, 1..) => all_lost = true,
+            (1.., _) if all_lost => {
+                all_lost = false;
+                resume.send_modify(|times| *times += 1);
+            }
+            _ => {}
+        }
+        was_connected = of("connected");
         vitals.send_modify(|vitals| {
             vitals.sessions_planned = states.len();
             vitals.sessions_connected = of("connected");
             vitals.sessions_healthy = of("healthy");
-            vitals.markets = known;
+            vitals.markets = known.markets;
+            vitals.markets_loaded = known.loaded;
+            vitals.list_error = known.last_error;
+            vitals.unplaced = known.unplaced;
+            vitals.ticker_silent = ticker_silent;
             vitals.books = of("books");
             vitals.books_wanted = of("wanted");
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_start_in_order_apart_and_within_ten_seconds() {
+        for count in [1, 6, 150, 1_000, 4_000] {
+            let delays: Vec<Duration> = start_delays(count).collect();
+            assert_eq!(delays.len(), count);
+            assert_eq!(delays.first(), Some(&Duration::ZERO));
+            assert!(delays.is_sorted());
+            assert!(delays.last() <= Some(&STAGGER_ALL), "{:?}", delays.last());
+        }
+        assert!(start_delays(150).last() <= Some(Duration::from_secs(6)));
+        // Jitter: three gatherers that start together do not connect in step.
+        assert!(!start_delays(150).eq(start_delays(150)));
+    }
+
+    #[test]
+    fn multivariate_markets_bring_their_own_lifecycle_sessions() {
+        let reconnect_max = Duration::from_secs(300);
+        let sessions = Sessions {
+            ticker: 2,
+            trade: 2,
+            lifecycle: 2,
+            orderbook: 144,
+            reconnect_max,
+            user_connections_max: 200,
+            user_gatherers: 1,
+        };
+        let exclude = slots(&sessions, Multivariate::Exclude);
+        assert_eq!(exclude.len(), 150);
+        let include = slots(&sessions, Multivariate::Include);
+        assert_eq!(include.len(), 152);
+        let of = |channel| include.iter().filter(|slot| slot.channel == channel).count();
+        assert_eq!((of(Channel::Lifecycle), of(Channel::MultivariateLifecycle)), (2, 2));
+        let names: std::collections::BTreeSet<&str> =
+            include.iter().map(|slot| slot.name.as_str()).collect();
+        assert_eq!(names.len(), 152);
     }
 }

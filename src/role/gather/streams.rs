@@ -1,27 +1,10 @@
 //! What the gatherer knows of every subscription while it reads the journal: the sequence, the
 //! books, and the stretches in which nothing was missed.
 
-use std::collections::HashMap;
-
 use super::anchors::Ticket;
+use super::hashing::FastMap;
 use crate::kalshi::sequence::Sequence;
 use crate::model::{Book, Channel, Coverage, CoverageEnd, Micros, Ticker};
-
-/// A market by a small number, so that rows and keys need not carry its name.
-pub type MarketId = u32;
-
-/// The markets seen so far and what their clocks said last.
-#[derive(Debug, Default)]
-pub struct Markets {
-    ids: HashMap<Ticker, MarketId>,
-    known: Vec<Known>,
-}
-
-#[derive(Debug)]
-struct Known {
-    ticker: Ticker,
-    clock: Option<ClockReading>,
-}
 
 /// The exchange's time of a record, and ours at its receipt.
 #[derive(Debug, Clone, Copy)]
@@ -37,35 +20,28 @@ impl ClockReading {
     }
 }
 
-impl Markets {
-    /// The number of a ticker that was checked before.
-    pub fn id(&mut self, ticker: &str) -> Option<MarketId> {
-        if let Some(id) = self.ids.get(ticker) {
-            return Some(*id);
+/// The clocks at the last change of markets whose subscription ended: the next one's first snapshot
+/// is placed by them. Of times that are not of today (a replay) no other market's clock tells.
+/// Bounded: two generations, of which the older is dropped when the newer is full.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    current: FastMap<Ticker, ClockReading>,
+    previous: FastMap<Ticker, ClockReading>,
+}
+
+/// Markets of a generation: some 5 MiB.
+const CLOCKS: usize = 1 << 16;
+
+impl Clocks {
+    pub fn keep(&mut self, ticker: &Ticker, reading: ClockReading) {
+        if self.current.len() >= CLOCKS {
+            self.previous = std::mem::take(&mut self.current);
         }
-        let parsed = Ticker::parse(ticker).ok()?;
-        let id = MarketId::try_from(self.known.len()).ok()?;
-        self.known.push(Known { ticker: parsed.clone(), clock: None });
-        self.ids.insert(parsed, id);
-        Some(id)
+        self.current.insert(ticker.clone(), reading);
     }
 
-    /// The ticker of a number that [`Markets::id`] gave.
-    pub fn ticker(&self, id: MarketId) -> Option<Ticker> {
-        Some(self.known.get(usize::try_from(id).ok()?)?.ticker.clone())
-    }
-
-    /// Notes the clocks at a record of the market.
-    pub fn read_clock(&mut self, id: MarketId, reading: ClockReading) {
-        let known = usize::try_from(id).ok().and_then(|id| self.known.get_mut(id));
-        if let Some(known) = known {
-            known.clock = Some(reading);
-        }
-    }
-
-    /// The clocks at the market's last record.
-    pub fn clock(&self, id: MarketId) -> Option<ClockReading> {
-        self.known.get(usize::try_from(id).ok()?)?.clock
+    pub fn get(&self, ticker: &Ticker) -> Option<ClockReading> {
+        self.current.get(ticker).or_else(|| self.previous.get(ticker)).copied()
     }
 }
 
@@ -94,36 +70,69 @@ impl Stretch {
     }
 }
 
-/// A market of an order-book subscription.
-#[derive(Debug, Default)]
+/// A market of an order-book subscription. It goes when the market or the subscription does.
+#[derive(Debug)]
 pub struct MarketState {
+    pub ticker: Ticker,
+    /// Never given twice in this process: tells occurrence ordinals of different streams and markets
+    /// apart.
+    pub number: u64,
     /// None until a snapshot came, and after a hole.
     pub book: Option<Book>,
     pub stretch: Option<Stretch>,
-    /// Exchange time of the newest change in this subscription.
+    /// Clocks at the newest change in this subscription.
+    pub clock: Option<ClockReading>,
+    /// The highest exchange time of a change in this subscription.
     pub last_change: Option<Micros>,
     /// Snapshots that wait for the next change.
     pub waiting: Vec<Ticket>,
 }
 
+impl MarketState {
+    fn new(ticker: Ticker, number: u64) -> Self {
+        Self {
+            ticker,
+            number,
+            book: None,
+            stretch: None,
+            clock: None,
+            last_change: None,
+            waiting: Vec::new(),
+        }
+    }
+}
+
 /// A subscription.
 #[derive(Debug)]
 pub struct Stream {
-    /// Unique in this process; tells occurrence ordinals of different streams apart.
-    pub id: u32,
     pub channel: Channel,
     /// Our clock at its last frame.
     pub last_frame: Micros,
     /// The stretch of a channel that covers all markets.
     pub all_markets: Option<Stretch>,
-    pub markets: HashMap<MarketId, MarketState>,
+    pub markets: FastMap<Ticker, MarketState>,
 }
 
 impl Stream {
-    pub fn new(id: u32, channel: Channel, at: Micros) -> Self {
-        Self { id, channel, last_frame: at, all_markets: None, markets: HashMap::new() }
+    pub fn new(channel: Channel, at: Micros) -> Self {
+        Self { channel, last_frame: at, all_markets: None, markets: FastMap::default() }
+    }
+
+    /// The market's state, and whether it was made just now. None when the text is no ticker.
+    pub fn market(&mut self, ticker: &str, made: &mut u64) -> Option<(&mut MarketState, bool)> {
+        let is_new = !self.markets.contains_key(ticker);
+        if is_new {
+            let ticker = Ticker::parse(ticker).ok()?;
+            *made += 1;
+            self.markets.insert(ticker.clone(), MarketState::new(ticker, *made));
+        }
+        Some((self.markets.get_mut(ticker)?, is_new))
     }
 }
+
+/// How long after a pause what comes may be older than it looks, in microseconds. Buffers of sockets
+/// empty far faster; the exchange's own queue for us is read within seconds.
+const CATCH_UP_MICROS: i64 = 30_000_000;
 
 /// A connection.
 #[derive(Debug)]
@@ -131,14 +140,48 @@ pub struct Session {
     /// The slot's name, when its beginning was read.
     pub slot: Option<String>,
     pub sequence: Sequence,
-    /// Our clock at the last frame or pong.
+    /// Our clock at the last frame or pong. What is read soon after a pause proves nothing: it may
+    /// have waited in the socket since the pause began, and the exchange may have given up then.
     pub last_seen: Micros,
-    pub streams: HashMap<i64, Stream>,
+    pub streams: FastMap<i64, Stream>,
+    /// The socket was not read from one time of our clock to another.
+    pause: Option<(Micros, Micros)>,
 }
 
 impl Session {
     pub fn new(at: Micros) -> Self {
-        Self { slot: None, sequence: Sequence::default(), last_seen: at, streams: HashMap::new() }
+        Self {
+            slot: None,
+            sequence: Sequence::default(),
+            last_seen: at,
+            streams: FastMap::default(),
+            pause: None,
+        }
+    }
+
+    /// Something was read from the connection.
+    pub fn seen(&mut self, at: Micros) {
+        if let Some((from, until)) = self.pause {
+            if at > from && at.since(until) < CATCH_UP_MICROS {
+                return;
+            }
+            if at > from {
+                self.pause = None;
+            }
+        }
+        self.last_seen = self.last_seen.max(at);
+    }
+
+    /// The connection was not read for `waited` microseconds until `until`.
+    pub fn paused(&mut self, until: Micros, waited: i64) {
+        let from = Micros(until.0.saturating_sub(waited.max(0)));
+        let from = self.pause.map_or(from, |(before, _)| before.min(from));
+        self.pause = Some((from, until));
+    }
+
+    /// The latest time, `at` at most, up to which the connection is known to have brought all.
+    pub fn proved(&self, at: Micros) -> Micros {
+        if self.pause.is_some() { at.min(self.last_seen) } else { at }
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Config;
 use crate::ops::exit::{HeldError, UsageError};
 use crate::pg::migrate::{Schema, check};
-use crate::pg::writer::{AcquireError, Fence, WriterLock};
+use crate::pg::writer::{AcquireError, Fence, Former, WriterLock};
 use crate::pg::{Class, error};
 
 /// How often the lock's session is asked.
@@ -21,6 +21,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the lock of a process that just died may linger in its server's session.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// How long the first attempt may take before recording begins without the database: a server that
+/// takes connections may yet not answer.
+const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(10);
+/// The same of later attempts, in which a stuck batch of a predecessor may have to be waited for.
+const ATTEMPT_MAX: Duration = Duration::from_secs(40);
 
 /// Whether waiting can heal it.
 pub fn is_passing(failure: &anyhow::Error) -> bool {
@@ -32,17 +38,23 @@ pub fn is_passing(failure: &anyhow::Error) -> bool {
 /// # Errors
 /// When another process holds it, when the database is another gatherer's or of another version.
 pub async fn first_attempt(config: &Config) -> Result<Option<WriterLock>> {
-    match acquire(config).await {
-        Ok(lock) => Ok(Some(lock)),
-        Err(failure) if is_passing(&failure) => {
+    match tokio::time::timeout(FIRST_ATTEMPT_MAX, acquire(config, None)).await {
+        Ok(Ok(lock)) => Ok(Some(lock)),
+        Ok(Err(failure)) if is_passing(&failure) => {
             warn!(error = format!("{failure:#}"), "database is away: recording begins without it");
             Ok(None)
         }
-        Err(failure) => Err(failure),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => {
+            let seconds = FIRST_ATTEMPT_MAX.as_secs();
+            warn!(seconds, "database does not answer: recording begins without it");
+            Ok(None)
+        }
     }
 }
 
-async fn acquire(config: &Config) -> Result<WriterLock> {
+/// Takes the lock. `former` is what this process had before.
+async fn acquire(config: &Config, former: Option<Former>) -> Result<WriterLock> {
     let client = config.database.connect().await?;
     check(&client, Schema::Gatherer).await?;
     let sql = "UPDATE writer SET gatherer_id = $1 WHERE gatherer_id IS NULL";
@@ -60,7 +72,11 @@ async fn acquire(config: &Config) -> Result<WriterLock> {
     let holder = format!("gatherer {} (process {})", config.gatherer_id, std::process::id());
     let deadline = Instant::now() + LINGER;
     loop {
-        match WriterLock::acquire(&config.database, &holder).await {
+        let attempt = match former {
+            Some(former) => WriterLock::acquire_again(&config.database, &holder, former).await,
+            None => WriterLock::acquire(&config.database, &holder).await,
+        };
+        match attempt {
             Ok(lock) => return Ok(lock),
             Err(AcquireError::Held(_)) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(250)).await;
@@ -81,27 +97,31 @@ pub async fn hold(
     fence: watch::Sender<Option<Fence>>,
     drained: CancellationToken,
 ) -> Result<()> {
+    let mut former = None;
     loop {
         let held = match lock.take() {
             Some(held) => held,
             None => {
                 let attempt = tokio::select! {
-                    attempt = acquire(&config) => attempt,
+                    attempt = tokio::time::timeout(ATTEMPT_MAX, acquire(&config, former)) => attempt,
                     () = drained.cancelled() => return Ok(()),
                 };
                 match attempt {
-                    Ok(held) => held,
-                    Err(failure) if is_passing(&failure) => {
+                    // The server does not answer; it may do so to another session.
+                    Err(_) => continue,
+                    Ok(Ok(held)) => held,
+                    Ok(Err(failure)) if is_passing(&failure) => {
                         tokio::select! {
                             () = tokio::time::sleep(RETRY_INTERVAL) => continue,
                             () = drained.cancelled() => return Ok(()),
                         }
                     }
-                    Err(failure) => return Err(failure).context("take writer lock again"),
+                    Ok(Err(failure)) => return Err(failure).context("take writer lock again"),
                 }
             }
         };
         info!(database = %config.database, "connected to TimescaleDB");
+        former = Some(held.former());
         fence.send_replace(Some(held.fence()));
         let failure = loop {
             match held.check().await {

@@ -13,6 +13,11 @@ pub enum Kind {
     Cut,
     /// kill -9 of a gatherer, started again after 2 to 5 s.
     KillGatherer,
+    /// SIGTERM of a gatherer, started again at once: every gatherer in turn.
+    RestartGatherer,
+    /// A gatherer ends itself as by kill -9 at a place in its code that matters. Needs a build with
+    /// `--features failpoints`.
+    CrashGatherer,
     /// kill -9 of the deduplicator, started again after 2 to 5 s.
     KillDedup,
     /// A gatherer's PostgreSQL is stopped as by a crash, and started again after 2 to 5 s.
@@ -21,33 +26,199 @@ pub enum Kind {
     StopPostgres,
     /// A gatherer is stopped, its database dropped and made anew, and it starts again.
     WipeGatherer,
+    /// Nothing is written to a gatherer for some seconds; then all of it comes.
+    Stall,
+    /// A gatherer's sockets stay open and nothing ever comes again.
+    HalfOpen,
+    /// Frames are left out.
+    Skip,
+    /// Frames come twice under the same number.
+    Repeat,
+    /// The numbers of subscriptions begin again.
+    Reset,
+    /// Subscriptions end by an error without an id (10 and 25).
+    Terminate,
+    /// Subscriptions fall silent while their sockets live.
+    DeadSid,
+    /// Commands get errors.
+    CommandErrors,
+    /// Commands are not answered.
+    CommandTimeouts,
+    /// Sockets end, and handshakes get 401, 403, 429, 500 or 503.
+    Refuse,
+    /// Close frames of services that restart and of keys that are not welcome.
+    CloseCodes,
+    /// REST refuses, is slow, repeats cursors, shows empty and shifted pages.
+    Rest,
+    /// The exchange closes, throws everybody out, and opens again.
+    Maintenance,
+    /// A thousand markets a minute are born and end.
+    Churn,
+    /// Frames that make no sense.
+    Garbage,
+    /// Thousands of pings.
+    PingFlood,
+    /// Fifty times the rate for a moment.
+    Burst,
+    /// The exchange ignores that yes-leg prices were asked for. What is recorded then is wrong
+    /// unless the gatherer refuses it, so this is never part of everything.
+    YesPrice,
 }
 
+/// What is never part of everything, and what needs a generated flow.
+const NEVER: [Kind; 1] = [Kind::YesPrice];
+const GENERATED: [Kind; 2] = [Kind::Churn, Kind::Burst];
+
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 26] = [
         Self::Cut,
         Self::KillGatherer,
+        Self::RestartGatherer,
+        Self::CrashGatherer,
         Self::KillDedup,
         Self::KillPostgres,
         Self::StopPostgres,
         Self::WipeGatherer,
+        Self::Stall,
+        Self::HalfOpen,
+        Self::Skip,
+        Self::Repeat,
+        Self::Reset,
+        Self::Terminate,
+        Self::DeadSid,
+        Self::CommandErrors,
+        Self::CommandTimeouts,
+        Self::Refuse,
+        Self::CloseCodes,
+        Self::Rest,
+        Self::Maintenance,
+        Self::Churn,
+        Self::Garbage,
+        Self::PingFlood,
+        Self::Burst,
+        Self::YesPrice,
     ];
+
+    /// All that can end well in such a run.
+    pub fn fitting(gatherers: usize, is_replay: bool) -> Vec<Self> {
+        let fits = |kind: &Self| {
+            !NEVER.contains(kind)
+                && (cfg!(feature = "failpoints") || *kind != Self::CrashGatherer)
+                && (gatherers > 1 || !kind.blinds())
+                && !(is_replay && kind.needs_generated())
+        };
+        Self::ALL.into_iter().filter(fits).collect()
+    }
+
+    /// Whether it changes the pace of a generated flow.
+    pub fn needs_generated(self) -> bool {
+        GENERATED.contains(&self)
+    }
 
     /// The name on the command line and in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cut => "cut",
             Self::KillGatherer => "kill-gatherer",
+            Self::RestartGatherer => "restart-gatherer",
+            Self::CrashGatherer => "crash-gatherer",
             Self::KillDedup => "kill-dedup",
             Self::KillPostgres => "kill-postgres",
             Self::StopPostgres => "stop-postgres",
             Self::WipeGatherer => "wipe-gatherer",
+            Self::Stall => "stall",
+            Self::HalfOpen => "half-open",
+            Self::Skip => "skip",
+            Self::Repeat => "repeat",
+            Self::Reset => "reset",
+            Self::Terminate => "terminate",
+            Self::DeadSid => "dead-sid",
+            Self::CommandErrors => "command-errors",
+            Self::CommandTimeouts => "command-timeouts",
+            Self::Refuse => "refuse",
+            Self::CloseCodes => "close-codes",
+            Self::Rest => "rest",
+            Self::Maintenance => "maintenance",
+            Self::Churn => "churn",
+            Self::Garbage => "garbage",
+            Self::PingFlood => "ping-flood",
+            Self::Burst => "burst",
+            Self::YesPrice => "yes-price",
         }
     }
 
-    /// Whether the gatherer receives nothing meanwhile, so that another must see everything.
+    /// What it does, for the command line's help.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Cut => "Each gatherer in turn has no connection for a third of the run",
+            Self::KillGatherer => "kill -9 of a gatherer",
+            Self::RestartGatherer => "An orderly restart of each gatherer in turn",
+            Self::CrashGatherer => {
+                "A gatherer dies before and after it writes, decodes or commits (build with failpoints)"
+            }
+            Self::KillDedup => "kill -9 of the deduplicator",
+            Self::KillPostgres => {
+                "A gatherer's PostgreSQL crashes and comes back after some seconds"
+            }
+            Self::StopPostgres => "A gatherer's PostgreSQL is away for the length of the outage",
+            Self::WipeGatherer => {
+                "A gatherer's database is dropped and made anew; its journal stays"
+            }
+            Self::Stall => "A gatherer's sockets are silent for some seconds",
+            Self::HalfOpen => "A gatherer's sockets stay open and are silent for ever",
+            Self::Skip => "A gatherer is not sent some frames; their numbers are missing",
+            Self::Repeat => "A gatherer is sent frames twice",
+            Self::Reset => "The sequence numbers of a gatherer's subscriptions begin again",
+            Self::Terminate => "A gatherer's subscriptions end by errors 10 and 25",
+            Self::DeadSid => "A gatherer's subscriptions fall silent while the sockets live",
+            Self::CommandErrors => "A gatherer's commands get errors",
+            Self::CommandTimeouts => "A gatherer's commands are not answered",
+            Self::Refuse => "A gatherer's handshakes get 401, 403, 429, 500 or 503",
+            Self::CloseCodes => "A gatherer's sockets are closed with 1012, 1013, 4000 and others",
+            Self::Rest => "REST refuses, is slow, and its pages go wrong",
+            Self::Maintenance => "The exchange closes, throws everybody out, and opens again",
+            Self::Churn => "A thousand markets a minute are born and end",
+            Self::Garbage => "A gatherer is sent frames that make no sense",
+            Self::PingFlood => "A gatherer is sent thousands of pings",
+            Self::Burst => "Fifty times the rate for a moment",
+            Self::YesPrice => {
+                "The exchange ignores use_yes_price: what is recorded is wrong, so not part of `all`"
+            }
+        }
+    }
+
+    /// Whether the gatherer may miss something meanwhile, so that another must see everything.
     pub const fn blinds(self) -> bool {
-        matches!(self, Self::Cut | Self::KillGatherer | Self::WipeGatherer)
+        !matches!(
+            self,
+            Self::KillDedup
+                | Self::KillPostgres
+                | Self::StopPostgres
+                | Self::Repeat
+                | Self::Maintenance
+                | Self::Churn
+                | Self::PingFlood
+                | Self::Burst
+        )
+    }
+
+    /// Whether it befalls everything rather than one gatherer.
+    const fn is_everywhere(self) -> bool {
+        matches!(self, Self::KillDedup | Self::Maintenance | Self::Churn | Self::Burst)
+    }
+
+    /// Whether processes or databases go rather than something at the exchange.
+    pub const fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::KillGatherer
+                | Self::RestartGatherer
+                | Self::CrashGatherer
+                | Self::KillDedup
+                | Self::KillPostgres
+                | Self::StopPostgres
+                | Self::WipeGatherer
+        )
     }
 }
 
@@ -74,10 +245,12 @@ pub struct Event {
     /// From the moment at which the exchange begins to publish.
     pub at: Duration,
     pub kind: Kind,
-    /// Index of the gatherer it befalls; none for the deduplicator.
+    /// Index of the gatherer it befalls; none for the deduplicator and for the exchange as a whole.
     pub gatherer: Option<usize>,
     /// How long what it befalls is away.
     pub lasts: Duration,
+    /// Counts the events of a kind: which of its variants this is.
+    pub nth: usize,
 }
 
 /// The run that a schedule is made for.
@@ -92,6 +265,10 @@ pub struct Run {
 /// One kill of each kind for this much of the run, at least one and at most [`KILLS_MAX`].
 const SECONDS_PER_KILL: f64 = 15.0;
 const KILLS_MAX: u32 = 20;
+/// Of what goes wrong at the exchange, because there are so many kinds: one for this much of the run,
+/// at most [`TROUBLES_MAX`].
+const SECONDS_PER_TROUBLE: f64 = 60.0;
+const TROUBLES_MAX: u32 = 6;
 
 /// Draws the faults of a run, ordered by time. The same seed gives the same schedule.
 pub fn schedule(kinds: &[Kind], run: Run, seed: u64) -> Vec<Event> {
@@ -109,6 +286,8 @@ pub fn schedule(kinds: &[Kind], run: Run, seed: u64) -> Vec<Event> {
             Kind::WipeGatherer => {
                 once(kind, run, (0.4, 0.6), Duration::ZERO, &mut rng, &mut events)
             }
+            Kind::Churn => once(kind, run, (0.1, 0.4), run.length / 3, &mut rng, &mut events),
+            Kind::YesPrice => once(kind, run, (0.2, 0.4), run.length / 6, &mut rng, &mut events),
             _ => kills(kind, run, &mut rng, &mut events),
         }
     }
@@ -122,7 +301,7 @@ fn cuts(run: Run, events: &mut Vec<Event>) {
     let thirds: &[u32] = if run.gatherers == 2 { &[0, 2] } else { &[0, 1, 2] };
     for (gatherer, nth) in (0..run.gatherers).zip(thirds.iter().cycle()) {
         let at = third * *nth;
-        events.push(Event { at, kind: Kind::Cut, gatherer: Some(gatherer), lasts: third });
+        events.push(Event { at, kind: Kind::Cut, gatherer: Some(gatherer), lasts: third, nth: 0 });
     }
 }
 
@@ -136,23 +315,29 @@ fn once(
     events: &mut Vec<Event>,
 ) {
     let at = run.length.mul_f64(from + (to - from) * rng.f64());
-    let gatherer = Some(rng.usize(0..run.gatherers.max(1)));
-    events.push(Event { at, kind, gatherer, lasts });
+    let gatherer = Some(rng.usize(0..run.gatherers.max(1))).filter(|_| !kind.is_everywhere());
+    events.push(Event { at, kind, gatherer, lasts, nth: 0 });
 }
 
 fn kills(kind: Kind, run: Run, rng: &mut Rng, events: &mut Vec<Event>) {
     // A slot for each, so that they spread over the run and every gatherer has its turn.
+    let (each, most) = if kind.is_local() {
+        (SECONDS_PER_KILL, KILLS_MAX)
+    } else {
+        (SECONDS_PER_TROUBLE, TROUBLES_MAX)
+    };
     let mut slots = 1;
-    while slots < KILLS_MAX && run.length.as_secs_f64() >= f64::from(slots + 1) * SECONDS_PER_KILL {
+    while slots < most && run.length.as_secs_f64() >= f64::from(slots + 1) * each {
         slots += 1;
     }
     let slot = run.length / slots;
     let first = rng.usize(0..run.gatherers.max(1));
-    for (nth, turn) in (0..slots).zip(first..) {
-        let at = slot * nth + slot.mul_f64(0.15 + 0.6 * rng.f64());
+    // Which variant comes first is drawn too, so that many seeds try all of them.
+    for ((slot_at, turn), nth) in (0..slots).zip(first..).zip(rng.usize(0..100)..) {
+        let at = slot * slot_at + slot.mul_f64(0.15 + 0.6 * rng.f64());
         let lasts = Duration::from_millis(rng.u64(2000..=5000));
-        let gatherer = (kind != Kind::KillDedup).then_some(turn % run.gatherers.max(1));
-        events.push(Event { at, kind, gatherer, lasts });
+        let gatherer = (!kind.is_everywhere()).then_some(turn % run.gatherers.max(1));
+        events.push(Event { at, kind, gatherer, lasts, nth });
     }
 }
 
@@ -212,6 +397,9 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
+        assert_eq!(Kind::fitting(1, false).iter().filter(|kind| kind.blinds()).count(), 0);
+        assert!(!Kind::fitting(3, true).contains(&Kind::Churn));
+        assert_eq!(Kind::fitting(3, false).len(), Kind::ALL.len() - 1);
         assert!("rain".parse::<Kind>().unwrap_err().contains("stop-postgres"));
     }
 }

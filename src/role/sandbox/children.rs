@@ -43,6 +43,10 @@ pub struct Spec {
 
 impl Spec {
     fn spawn(&self) -> Result<Child> {
+        self.spawn_with(&[])
+    }
+
+    fn spawn_with(&self, environment: &[(&str, &str)]) -> Result<Child> {
         let open = || {
             OpenOptions::new()
                 .create(true)
@@ -52,6 +56,7 @@ impl Spec {
         };
         Command::new(&self.program)
             .args(&self.args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::from(open()?))
             .stderr(Stdio::from(open()?))
@@ -124,6 +129,25 @@ impl Role {
             state.restart_at = None;
         }
         Ok(())
+    }
+
+    /// Starts it so that it ends itself at a crash point, and waits for that: whether it did.
+    ///
+    /// # Errors
+    /// When the process cannot be made.
+    pub async fn start_to_crash(&self, place: &str, within: Duration) -> Result<bool> {
+        let mut state = self.state.lock().await;
+        // Its end is no failure.
+        state.wanted = false;
+        let child = state.child.insert(self.spec.spawn_with(&[("FAILPOINTS", place)])?);
+        match timeout(within, child.wait()).await {
+            Ok(ended) => {
+                ended.with_context(|| format!("wait for {}", self.name()))?;
+                state.child = None;
+                Ok(true)
+            }
+            Err(_elapsed) => Ok(false),
+        }
     }
 
     /// Ends it as a power failure would: SIGKILL, nothing is saved.

@@ -50,6 +50,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
          database:\n{database}\
          journal: {{ dir: {journal} }}\n\
          sessions: {{ ticker: 2, trade: 2, lifecycle: 2, orderbook: {connections}, reconnect_max: 2s }}\n\
+         audit: {{ period: 20s }}\n\
          {server}",
         id = quoted(id),
         rest_url = quoted(gatherer.rest_url),

@@ -16,8 +16,9 @@ const CHUNK_ROWS: usize = 100_000;
 /// run: recorders learn of it by a message and need a moment to subscribe.
 const NEW_MARKET_MICROS_MAX: i64 = 5_000_000;
 
-/// What production must hold, and how many changes nobody could have received.
-pub fn from_ledger(ledger: &Ledger, is_replay: bool) -> (Expected, u64) {
+/// What production must hold, and how many changes nobody could have received; also what each of
+/// `keys` accounts was not sent.
+pub fn from_ledger(ledger: &Ledger, keys: usize, is_replay: bool) -> (Expected, u64) {
     let mut names = Names::default();
     let mut deltas = Vec::new();
     while let chunk @ [_, ..] = ledger.deltas(deltas.len(), CHUNK_ROWS).as_slice() {
@@ -29,18 +30,36 @@ pub fn from_ledger(ledger: &Ledger, is_replay: bool) -> (Expected, u64) {
         .filter(|row| row.event_type == "created")
         .map(|row| row.subject.clone())
         .collect();
-    let places = places(ledger, &deltas, &mut names);
+    let mut places = places(ledger, &deltas, &mut names);
+    let unheard_of: HashSet<Arc<str>> = deltas
+        .iter()
+        .filter(|delta| delta.receivers.is_empty())
+        .map(|delta| names.get(&delta.ticker))
+        .collect();
+    // Nothing can be folded across a change that nobody was sent.
+    for (ticker, places) in &mut places {
+        if unheard_of.contains(ticker) {
+            places.retain(|place| place.at != At::WholeFold);
+        }
+    }
     let (heard, unheard) = split_unheard(deltas, &created);
     let mut delta_rows = Vec::with_capacity(heard.len());
+    let mut unsent = vec![Vec::new(); keys];
     for delta in &heard {
-        delta_rows.push(DeltaRow {
+        let row = DeltaRow {
             ticker: names.get(&delta.ticker),
             exchange_ts: delta.exchange_ts.0,
             is_yes: delta.side.is_yes(),
             price: delta.price.micros(),
             size_delta: delta.size_delta.hundredths(),
             occurrence: delta.occurrence,
-        });
+        };
+        for (key, unsent) in unsent.iter_mut().enumerate() {
+            if !delta.receivers.contains(key) {
+                unsent.push(row.clone());
+            }
+        }
+        delta_rows.push(row);
     }
     let trades = ledger
         .trades()
@@ -65,13 +84,16 @@ pub fn from_ledger(ledger: &Ledger, is_replay: bool) -> (Expected, u64) {
         .collect();
     let lifecycle = lifecycle
         .into_iter()
+        // What is about multivariate markets goes to those alone who asked for it.
+        .filter(|row| !row.multivariate || !row.receivers.is_empty())
         .map(|row| LifecycleRow {
             subject: names.get(&row.subject),
             event_type: row.event_type,
             content_hash: row.content_hash,
         })
         .collect();
-    let expected = Expected { deltas: delta_rows, trades, tickers, lifecycle, places, is_replay };
+    let expected =
+        Expected { deltas: delta_rows, unsent, trades, tickers, lifecycle, places, is_replay };
     (expected, unheard)
 }
 
@@ -89,7 +111,7 @@ fn split_unheard(deltas: Vec<LedgerDelta>, created: &HashSet<Ticker>) -> (Vec<Le
             }
             let at = delta.exchange_ts.0;
             let first = waiting.entry(delta.ticker.clone()).or_insert(Some(at));
-            let is_excused = delta.receivers == 0
+            let is_excused = delta.receivers.is_empty()
                 && first.is_some_and(|first| at - first <= NEW_MARKET_MICROS_MAX);
             if is_excused {
                 unheard += 1;
@@ -113,11 +135,12 @@ fn places(
         by_market.entry(&delta.ticker).or_default().push(delta);
     }
     let mut all: BTreeMap<Arc<str>, Vec<Place>> = BTreeMap::new();
-    // What a close took off the book without any change.
-    let mut closed: HashMap<Ticker, Book> = HashMap::new();
+    // What a close took off the book without any change, and whether anybody was told.
+    let mut closed: HashMap<Ticker, (Book, bool)> = HashMap::new();
     for place in ledger.places() {
-        if place.kind == PlaceKind::Closed {
-            closed.insert(place.ticker, place.folded);
+        if let PlaceKind::Closed { heard } = place.kind {
+            let told = closed.get(&place.ticker).is_some_and(|(_, told)| *told);
+            closed.insert(place.ticker, (place.folded, heard || told));
             continue;
         }
         let changes = by_market.get(&place.ticker).map(Vec::as_slice).unwrap_or_default();
@@ -141,7 +164,8 @@ fn places(
         let of_market = all.entry(names.get(&market.ticker)).or_default();
         let folded = levels(&market.folded);
         let mut end = folded.clone();
-        if let Some(taken) = closed.get(&market.ticker) {
+        let close = closed.get(&market.ticker);
+        if let Some((taken, _)) = close {
             for (side, price, size) in each_level(taken) {
                 end.add(side.is_yes(), price, -size);
             }
@@ -149,7 +173,10 @@ fn places(
         if market.deltas > 0 {
             of_market.push(Place { at: At::WholeFold, levels: folded });
         }
-        of_market.push(Place { at: At::End, levels: end });
+        // Of a market that closed while nobody was connected nobody can know that its book is gone.
+        if close.is_none_or(|(_, told)| *told) {
+            of_market.push(Place { at: At::End, levels: end });
+        }
     }
     all
 }
@@ -192,7 +219,7 @@ mod tests {
     use super::*;
     use crate::model::{Micros, Price, Size};
 
-    fn delta(ticker: &str, at: i64, receivers: u32) -> LedgerDelta {
+    fn delta(ticker: &str, at: i64, receivers: usize) -> LedgerDelta {
         LedgerDelta {
             ticker: Ticker::parse(ticker).unwrap(),
             exchange_ts: Micros(at),
@@ -201,7 +228,7 @@ mod tests {
             size_delta: Size::from_hundredths(100),
             occurrence: 1,
             synthetic: false,
-            receivers,
+            receivers: (0..receivers).collect(),
         }
     }
 

@@ -22,6 +22,7 @@ mod rows;
 mod rundir;
 mod scrape;
 mod strikes;
+mod upset;
 mod verdict;
 
 use std::io::Write as _;

@@ -27,6 +27,8 @@ pub enum Format {
 pub struct Options {
     /// Markets of a generated run, 1 to 1,000,000.
     pub markets: usize,
+    /// Multivariate markets beside them, which gatherers leave out unless told otherwise.
+    pub multivariate: usize,
     /// Changes of levels a second of a generated run, on average.
     pub rate: f64,
     /// 1 to [`GATHERERS_MAX`].
@@ -62,6 +64,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             markets: 300,
+            multivariate: 0,
             rate: 2000.0,
             gatherers: 3,
             connections: 6,
@@ -78,6 +81,11 @@ impl Default for Options {
     }
 }
 
+/// How many of the kinds such a run can have.
+fn usable(chaos: &[Kind], is_replay: bool) -> usize {
+    chaos.iter().filter(|kind| !is_replay || !kind.needs_generated()).count()
+}
+
 impl Options {
     /// # Errors
     /// When the run is impossible, in a sentence for the person who asked for it.
@@ -85,6 +93,7 @@ impl Options {
         let limit = Duration::from_secs(DURATION_SECONDS_MAX);
         let checks = [
             ((1..=MARKETS_MAX).contains(&self.markets), "--markets must be 1 to 1000000"),
+            (self.multivariate <= MARKETS_MAX, "--multivariate must be at most 1000000"),
             (self.rate > 0.0 && self.rate <= RATE_MAX, "--rate must be above 0, up to 1000000"),
             ((1..=GATHERERS_MAX).contains(&self.gatherers), "--gatherers must be 1 to 8"),
             ((1..=CONNECTIONS_MAX).contains(&self.connections), "--connections must be 1 to 200"),
@@ -96,8 +105,11 @@ impl Options {
             (self.speed.is_finite() && self.speed > 0.0, "--speed must be above 0"),
             (
                 self.gatherers > 1 || !self.chaos.iter().any(|kind| kind.blinds()),
-                "--chaos cut, kill-gatherer and wipe-gatherer need two gatherers at least: what nobody receives \
-                 is lost",
+                "--chaos: what a gatherer misses needs two gatherers at least: what nobody receives is lost",
+            ),
+            (
+                self.chaos.len() == usable(&self.chaos, !self.replay.is_empty()),
+                "--chaos churn and burst do not go with --replay",
             ),
         ];
         if let Some((_, text)) = checks.into_iter().find(|(holds, _)| !holds) {

@@ -349,8 +349,9 @@ impl<'a> Platform<'a> {
         };
         let is_replay = !self.options.replay.is_empty();
         let ledger = self.exchange.ledger();
+        let keys = self.ids.len();
         let (mut expected, unheard) =
-            blocking(move || expected::from_ledger(&ledger, is_replay)).await?;
+            blocking(move || expected::from_ledger(&ledger, keys, is_replay)).await?;
         let (mut verdict, mut expected) = blocking(move || {
             let verdict = Verdict::new(&mut expected, found);
             (verdict, expected)
@@ -360,13 +361,13 @@ impl<'a> Platform<'a> {
             bail!("compare production with the ledger: the exchange published nothing");
         }
         verdict.numbers("production", &rows::densities(&client).await?);
-        for (id, cluster) in self.ids.iter().zip(&self.clusters) {
+        for (key, (id, cluster)) in self.ids.iter().zip(&self.clusters).enumerate() {
             let client = cluster.connect().await.with_context(|| format!("connect to {id}"))?;
             verdict.numbers(id, &rows::densities(&client).await?);
             let (own, stretches) = (rows::deltas(&client).await?, rows::stretches(&client).await?);
             let id = id.clone();
             (verdict, expected) = blocking(move || {
-                verdict.witness(&id, &expected, &own, &stretches);
+                verdict.witness(&id, key, &expected, &own, &stretches);
                 (verdict, expected)
             })
             .await?;
@@ -413,6 +414,7 @@ fn exchange_config(options: &Options, seed: u64) -> exchange::Config {
     let source = if options.replay.is_empty() {
         Source::Generated {
             markets: options.markets,
+            multivariate: options.multivariate,
             rate: options.rate,
             duration: Some(options.duration),
         }

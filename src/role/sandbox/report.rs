@@ -124,13 +124,22 @@ impl Report {
         }
         let mut gatherers = Table::new();
         gatherers.load_style(presets::UTF8_BORDERS_ONLY);
-        gatherers.set_header(["gatherer", "deltas received", "missed", "missed where covered"]);
+        gatherers.set_header([
+            "gatherer",
+            "deltas received",
+            "missed",
+            "of them never sent",
+            "missed where covered",
+            "invented",
+        ]);
         for witness in &self.gatherers {
             gatherers.add_row([
                 Cell::new(&witness.id),
                 number(witness.received),
                 number(witness.missed),
+                number(witness.unsent),
                 number(witness.coverage_violations),
+                number(witness.invented),
             ]);
         }
         let mut lines = vec![facts.to_string(), gatherers.to_string()];

@@ -234,14 +234,14 @@ pub async fn lifecycle(client: &Client) -> Result<Vec<LifecycleRow>> {
     .context("read market_lifecycle")
 }
 
-/// All snapshots of a database, by market.
+/// The streams' snapshots of a database, by market: polled ones have no place in a stream.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn snapshots(client: &Client) -> Result<Vec<(Arc<str>, Snapshot)>> {
     let mut names = Names::default();
     let sql = "SELECT ticker, anchor_ts, received_at, yes_prices, yes_sizes, no_prices, no_sizes \
-               FROM orderbook_snapshots ORDER BY log_seq";
+               FROM orderbook_snapshots WHERE source = 'ws' ORDER BY log_seq";
     read(client, sql, |row| {
         let mut levels = Levels::default();
         for (is_yes, prices, sizes) in [(true, 3, 4), (false, 5, 6)] {

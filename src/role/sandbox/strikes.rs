@@ -14,13 +14,44 @@ use super::cluster::{Cluster, Stop};
 use super::display::Screen;
 use super::exchange::Exchange;
 use super::observe::View;
+use super::upset;
 
 /// How long a fault that blinds a gatherer waits for another one that sees everything.
 const WITNESS_SECONDS_MAX: u64 = 60;
 /// After a blind gatherer can see again: until its own word that it is whole counts.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long a gatherer may take to notice what befell it and to hear everything again.
+const RECOVERY_SECONDS_MAX: u64 = 90;
+/// How often that is looked at; and until what ends at the exchange has ended there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A maintenance is announced so long before.
+const NOTICE: Duration = Duration::from_secs(2);
+/// Markets born a minute.
+const BIRTHS_PER_MINUTE: f64 = 1_000.0;
+/// A burst is so many times the rate, for so long.
+const BURST: f64 = 50.0;
+const BURST_LASTS: Duration = Duration::from_millis(500);
 /// How long a database that returned may take to be caught up, before we stop looking.
 const CATCH_UP_SECONDS_MAX: u64 = 600;
+
+/// Places at which a gatherer can be made to end itself, with how often each is passed before.
+const CRASH_POINTS: [(&str, usize); 5] = [
+    ("journal-before-write", 40),
+    ("journal-before-flush", 25),
+    ("decode-before-parse", 900),
+    ("copy-before-end", 12),
+    ("append-after-commit", 12),
+];
+/// How long a gatherer may take to get there.
+const CRASH_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where the `nth` crash happens, as the crate `fail` reads it.
+fn crash_point(nth: usize) -> String {
+    let place = CRASH_POINTS.get(nth % CRASH_POINTS.len());
+    let (name, passes) = place.copied().unwrap_or(("journal-before-write", 1));
+    // Another distance each time: not always the first batch after a start.
+    format!("{name}={}*off->return", passes + nth * 7 % 50)
+}
 
 /// A fault as it happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,15 +136,7 @@ impl Strikes {
     /// When what was ended cannot be started again.
     pub async fn strike(&self, event: Event, started: Instant) -> Result<()> {
         sleep_until(started + event.at).await;
-        let Some(index) = event.gatherer else {
-            let began = Instant::now();
-            self.tell(event.kind, self.deduplicator.name());
-            self.deduplicator.kill().await;
-            sleep(event.lasts).await;
-            self.deduplicator.start().await?;
-            self.note(event.kind, self.deduplicator.name(), started, began, None);
-            return Ok(());
-        };
+        let Some(index) = event.gatherer else { return self.strike_all(event, started).await };
         let Some(target) = self.gatherers.get(index) else { return Ok(()) };
         let name = target.role.name();
         // A cut leaves the gatherer's processes alone, so it may fall together with their faults.
@@ -126,17 +149,33 @@ impl Strikes {
         } else {
             event.lasts
         };
+        if !event.kind.is_local() && self.exchange.is_finished() {
+            // It waited for its turn until there was nothing left to disturb.
+            if event.kind.blinds() {
+                self.see_again(index);
+            }
+            return Ok(());
+        }
         let began = Instant::now();
         self.tell(event.kind, name);
         let mut caught_up = None;
         match event.kind {
-            Kind::Cut => {
-                self.exchange.cut(index, lasts);
-                sleep(lasts).await;
-            }
             Kind::KillGatherer | Kind::KillDedup => {
                 target.role.kill().await;
                 sleep(lasts).await;
+                target.role.start().await?;
+            }
+            Kind::RestartGatherer => {
+                target.role.stop().await?;
+                target.role.start().await?;
+            }
+            Kind::CrashGatherer => {
+                target.role.kill().await;
+                let place = crash_point(event.nth);
+                if !target.role.start_to_crash(&place, CRASH_WITHIN).await? {
+                    self.screen.note(&format!("{name} did not reach {place}: it is killed"));
+                    target.role.kill().await;
+                }
                 target.role.start().await?;
             }
             Kind::WipeGatherer => {
@@ -157,12 +196,83 @@ impl Strikes {
                 drop(turn);
                 caught_up = Some((returned, self.catch_up(index, returned).await));
             }
+            _ => self.upset(index, &event, lasts).await,
         }
         if event.kind.blinds() {
             self.see_again(index);
         }
         self.note(event.kind, name, started, began, caught_up);
         Ok(())
+    }
+
+    /// Strikes what all gatherers share.
+    async fn strike_all(&self, event: Event, started: Instant) -> Result<()> {
+        let began = Instant::now();
+        let name =
+            if event.kind == Kind::KillDedup { self.deduplicator.name() } else { "exchange" };
+        if event.kind != Kind::KillDedup && self.exchange.is_finished() {
+            return Ok(());
+        }
+        self.tell(event.kind, name);
+        match event.kind {
+            Kind::Maintenance => self.exchange.maintain(NOTICE, event.lasts).await,
+            Kind::Churn => {
+                self.exchange.churn(BIRTHS_PER_MINUTE, event.lasts);
+                self.pass(event.lasts).await;
+            }
+            Kind::Burst => {
+                self.exchange.burst(BURST, BURST_LASTS);
+                self.pass(BURST_LASTS).await;
+            }
+            _ => {
+                self.deduplicator.kill().await;
+                sleep(event.lasts).await;
+                self.deduplicator.start().await?;
+            }
+        }
+        self.note(event.kind, name, started, began, None);
+        Ok(())
+    }
+
+    /// Waits, but not beyond the end of the flow.
+    async fn pass(&self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.exchange.finished() => {}
+        }
+    }
+
+    /// Makes trouble at the exchange for one gatherer, and waits until it hears everything again.
+    async fn upset(&self, index: usize, event: &Event, lasts: Duration) {
+        if let Some(rule) = upset::rest_rule(event, index, lasts) {
+            self.exchange.rest_fault(rule);
+        }
+        let mut befallen = 0;
+        for trouble in upset::troubles(event, lasts) {
+            befallen += self.exchange.trouble(index, trouble);
+        }
+        let waits = matches!(event.kind, Kind::Cut | Kind::Stall | Kind::Refuse | Kind::YesPrice);
+        self.pass(if waits { lasts } else { LOOK_INTERVAL }).await;
+        if !event.kind.blinds() {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(RECOVERY_SECONDS_MAX);
+        while !self.exchange.hears(index) && !self.exchange.is_finished() {
+            if Instant::now() > deadline {
+                let name = self.gatherers.get(index).map_or("", |target| target.role.name());
+                self.screen.note(&format!(
+                    "{name} does not hear everything {RECOVERY_SECONDS_MAX} s after {} ({befallen} \
+                     connections): its sockets are cut",
+                    event.kind
+                ));
+                self.exchange.trouble(index, super::exchange::Trouble::Cut(Duration::ZERO));
+                break;
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        for trouble in upset::remedy(event.kind) {
+            self.exchange.trouble(index, trouble);
+        }
     }
 
     /// Marks a gatherer as blind once another sees everything. Gives how long it is to last: a cut
@@ -175,7 +285,8 @@ impl Strikes {
             {
                 let view = self.views.borrow();
                 let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
-                if has_witness(&sight, &view, index) {
+                let hears = |other| self.exchange.hears(other);
+                if has_witness(&sight, &view, hears, index) {
                     if let Some(own) = sight.get_mut(index) {
                         own.blinded += 1;
                     }
@@ -278,11 +389,12 @@ impl Strikes {
 }
 
 /// Whether a gatherer other than this one receives everything.
-fn has_witness(sight: &[Sight], view: &View, index: usize) -> bool {
+fn has_witness(sight: &[Sight], view: &View, hears: impl Fn(usize) -> bool, index: usize) -> bool {
     let others = sight.iter().enumerate().filter(|(other, _)| *other != index);
-    others.map(|(other, sight)| (sight, view.gatherers.get(other))).any(|(sight, gatherer)| {
+    others.map(|(other, sight)| (other, sight, view.gatherers.get(other))).any(|found| {
+        let (other, sight, gatherer) = found;
         let since = match sight.since_sight {
-            _ if sight.blinded > 0 => return false,
+            _ if sight.blinded > 0 || !hears(other) => return false,
             // It has been whole since the run began.
             None => return true,
             Some(since) => since,
@@ -315,11 +427,18 @@ mod tests {
         };
         let partial = GathererView::default();
         let (soon, later) = (SETTLE / 2, SETTLE * 2);
-        assert!(has_witness(&[sees, sees], &view(soon, &partial), 0));
-        assert!(!has_witness(&[sees], &view(later, &whole), 0), "itself is no witness");
-        assert!(!has_witness(&[sees, blind], &view(later, &whole), 0));
-        assert!(!has_witness(&[sees, back], &view(soon, &whole), 0), "its word may be old");
-        assert!(!has_witness(&[sees, back], &view(later, &partial), 0));
-        assert!(has_witness(&[sees, back], &view(later, &whole), 0));
+        assert!(has_witness(&[sees, sees], &view(soon, &partial), |_| true, 0));
+        assert!(!has_witness(&[sees], &view(later, &whole), |_| true, 0), "itself is no witness");
+        assert!(!has_witness(&[sees, blind], &view(later, &whole), |_| true, 0));
+        assert!(
+            !has_witness(&[sees, back], &view(soon, &whole), |_| true, 0),
+            "its word may be old"
+        );
+        assert!(!has_witness(&[sees, back], &view(later, &partial), |_| true, 0));
+        assert!(has_witness(&[sees, back], &view(later, &whole), |_| true, 0));
+        assert!(
+            !has_witness(&[sees, sees], &view(later, &whole), |_| false, 0),
+            "the exchange knows"
+        );
     }
 }

@@ -17,6 +17,8 @@ pub const EXAMPLES_MAX: usize = 10;
 #[derive(Debug, Default)]
 pub struct Expected {
     pub deltas: Vec<DeltaRow>,
+    /// Of these, by account, those that it was not sent.
+    pub unsent: Vec<Vec<DeltaRow>>,
     pub trades: Vec<TradeRow>,
     pub tickers: Vec<TickerRow>,
     pub lifecycle: Vec<LifecycleRow>,
@@ -58,8 +60,19 @@ pub struct Witness {
     pub received: u64,
     /// Changes of the ledger that are not in its own log.
     pub missed: u64,
+    /// Changes of the ledger that the exchange did not send to it.
+    pub unsent: u64,
+    /// Changes in its own log that it was never sent: it made them up, or counted one twice.
+    pub invented: u64,
     /// Those of the missed that lie inside a stretch which it declares to be without a hole.
     pub coverage_violations: u64,
+}
+
+impl Witness {
+    /// Whether its log and its coverage are what it was sent.
+    fn is_exact(&self) -> bool {
+        self.coverage_violations == 0 && self.invented == 0
+    }
 }
 
 /// What came of the comparison.
@@ -83,7 +96,7 @@ impl Verdict {
             && self.duplicated == 0
             && self.books.different == 0
             && self.not_dense.is_empty()
-            && self.witnesses.iter().all(|witness| witness.coverage_violations == 0)
+            && self.witnesses.iter().all(Witness::is_exact)
     }
 
     /// One sentence on what is wrong, or that nothing is.
@@ -97,12 +110,14 @@ impl Verdict {
             );
         }
         let violations: u64 = self.witnesses.iter().map(|w| w.coverage_violations).sum();
+        let invented: u64 = self.witnesses.iter().map(|w| w.invented).sum();
         let mut faults = Vec::new();
         for (count, what) in [
             (self.lost, "lost"),
             (self.duplicated, "duplicated or unknown"),
             (self.books.different, "books different"),
             (violations, "missed where coverage was declared"),
+            (invented, "recorded that were never sent"),
         ] {
             if count > 0 {
                 faults.push(format!("{count} {what}"));
@@ -165,10 +180,11 @@ impl Verdict {
         }
     }
 
-    /// Adds what a gatherer saw of the ledger's changes, and what it declared.
+    /// Adds what a gatherer saw of the ledger's changes, and what it declared. `key` is its account.
     pub fn witness(
         &mut self,
         id: &str,
+        key: usize,
         expected: &Expected,
         own: &[ReceivedDelta],
         stretches: &[Stretch],
@@ -178,6 +194,13 @@ impl Verdict {
         // A recorder that missed the first of two identical changes counts the second as the
         // first, so its own rows are compared by number of copies, not by ordinal.
         let missed = missing(&mut ledger, &mut own_rows);
+        // Each change that it was not sent must be among those that it missed, and there is nothing
+        // in its log that is not in the ledger.
+        let unsent = expected.unsent.get(key).map(Vec::as_slice).unwrap_or_default();
+        let mut unsent: Vec<DeltaRow> = unsent.iter().map(without_ordinal).collect();
+        let mut missed_rows: Vec<DeltaRow> = missed.iter().copied().cloned().collect();
+        let impossible = missing(&mut unsent, &mut missed_rows);
+        let surplus = (count(own) + count(&missed)).saturating_sub(count(&expected.deltas));
         let mut by_market: BTreeMap<&str, Vec<&Stretch>> = BTreeMap::new();
         for stretch in stretches {
             by_market.entry(&stretch.ticker).or_default().push(stretch);
@@ -194,8 +217,16 @@ impl Verdict {
             id: id.to_owned(),
             received: count(own),
             missed: count(&missed),
+            unsent: expected.unsent.get(key).map_or(0, |unsent| count(unsent)),
+            invented: count(&impossible) + surplus,
             coverage_violations: count(&violations),
         });
+        self.examples.extend(
+            impossible
+                .iter()
+                .take(EXAMPLES_MAX)
+                .map(|delta| format!("recorded by {id}, which was never sent it: {delta}")),
+        );
         self.examples.extend(violations.iter().take(EXAMPLES_MAX).map(|delta| {
             format!("missed by {id} inside a stretch that it declares covered: {delta}")
         }));

@@ -145,7 +145,7 @@ fn what_a_gatherer_missed_must_lie_outside_its_coverage() {
     let (mut expected, found) = complete();
     let mut own = found.deltas.clone();
     let mut verdict = Verdict::new(&mut expected, found);
-    verdict.witness("gatherer-1", &expected, &own, &[stretch(100, 300)]);
+    verdict.witness("gatherer-1", 0, &expected, &own, &[stretch(100, 300)]);
     assert_eq!(verdict.witnesses[0].missed, 0);
 
     // It missed the first of two identical ones and so counts the second as the first.
@@ -154,16 +154,47 @@ fn what_a_gatherer_missed_must_lie_outside_its_coverage() {
         delta.row.occurrence = 1;
     }
     let outside = [stretch(100, 200), stretch(200, 300)];
-    verdict.witness("gatherer-2", &expected, &own, &outside);
-    let expected_witness =
-        Witness { id: "gatherer-2".to_owned(), received: 16, missed: 2, coverage_violations: 0 };
+    verdict.witness("gatherer-2", 1, &expected, &own, &outside);
+    let expected_witness = Witness {
+        id: "gatherer-2".to_owned(),
+        received: 16,
+        missed: 2,
+        unsent: 0,
+        invented: 0,
+        coverage_violations: 0,
+    };
     assert_eq!(verdict.witnesses[1], expected_witness);
     assert!(verdict.is_complete());
 
-    verdict.witness("gatherer-3", &expected, &own, &[stretch(100, 300)]);
+    verdict.witness("gatherer-3", 2, &expected, &own, &[stretch(100, 300)]);
     assert_eq!(verdict.witnesses[2].coverage_violations, 2);
     assert!(!verdict.is_complete());
     assert!(verdict.examples[0].starts_with("missed by gatherer-3 inside"));
+}
+
+#[test]
+fn what_a_gatherer_was_not_sent_it_cannot_have() {
+    let (mut expected, found) = complete();
+    let own = found.deltas.clone();
+    let mut without_first = own.clone();
+    let first = without_first.remove(0);
+    let mut verdict = Verdict::new(&mut expected, found);
+    expected.unsent = vec![vec![first.row.clone()]];
+    verdict.witness("gatherer-1", 0, &expected, &without_first, &[]);
+    assert_eq!((verdict.witnesses[0].unsent, verdict.witnesses[0].invented), (1, 0));
+    assert!(verdict.is_complete());
+
+    verdict.witness("gatherer-1", 0, &expected, &own, &[]);
+    assert_eq!(verdict.witnesses[1].invented, 1);
+    assert!(!verdict.is_complete());
+    assert!(verdict.examples[0].contains("was never sent it"), "{:?}", verdict.examples);
+
+    let mut twice = own.clone();
+    twice.push(own[0].clone());
+    let (mut expected, found) = complete();
+    let mut verdict = Verdict::new(&mut expected, found);
+    verdict.witness("gatherer-1", 0, &expected, &twice, &[]);
+    assert_eq!(verdict.witnesses[0].invented, 1, "a frame that came twice is one change");
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use tracing::error;
 
 use super::stretches::opened;
-use super::{CROSSED_SAMPLE, Interpreter, Output};
+use super::{CROSSED_SAMPLE, Interpreter, Output, stream_of};
 use crate::kalshi::decode::{DeltaMessage, SnapshotMessage};
 use crate::log::journal::Position;
 use crate::model::{
-    Book, Channel, CoverageEnd, Delta, Micros, Place, Record, Snapshot, SnapshotSource,
+    Book, Channel, CoverageEnd, Delta, Micros, Place, Record, Snapshot, SnapshotSource, Ticker,
 };
 use crate::role::gather::occurrence::Change;
-use crate::role::gather::streams::{ClockReading, Ending, MarketId, MarketState, Stretch};
+use crate::role::gather::streams::{ClockReading, Ending, Stretch};
 
 impl Interpreter {
     pub(super) fn delta(
@@ -21,39 +21,40 @@ impl Interpreter {
         delta: DeltaMessage,
         out: &mut Output,
     ) {
-        let Some(market) = self.markets.id(&delta.ticker) else { return };
-        let Some(ticker) = self.markets.ticker(market) else { return };
         let clock = ClockReading { exchange_ts: delta.exchange_ts, received_at: at };
+        let Self { sessions, anchors, occurrences, markets_made, .. } = self;
+        let stream = stream_of(sessions, place.session, place.sid, Channel::OrderbookDelta, at);
+        let Some((state, is_new)) = stream.market(&delta.ticker, markets_made) else { return };
         self.clock = Some(clock);
-        self.anchors.clock_known(at);
-        self.markets.read_clock(market, clock);
-        let stream = self.stream(place.session, place.sid, Channel::OrderbookDelta, at);
-        let stream_id = stream.id;
-        let state = stream.markets.entry(market).or_default();
+        anchors.clock_known(at);
+        state.clock = Some(clock);
         state.last_change = state.last_change.max(Some(delta.exchange_ts));
+        if is_new {
+            // A snapshot comes first: this one's is lost or stood before where we began to read.
+            out.resync.push((place.session, state.ticker.clone()));
+        }
         if let Some(stretch) = &mut state.stretch
             && stretch.count(Some(delta.exchange_ts))
         {
             let key = (place.session, place.sid);
-            let name = delta.ticker.clone();
-            out.open.push((position, opened(key, name, Channel::OrderbookDelta, stretch)));
+            out.open.push((position, opened(key, delta.ticker, Channel::OrderbookDelta, stretch)));
         }
-        let waiting = std::mem::take(&mut state.waiting);
+        for ticket in state.waiting.drain(..) {
+            anchors.next_change(ticket, delta.exchange_ts);
+        }
         let wrong = state
             .book
             .as_mut()
             .and_then(|book| book.apply(delta.side, delta.price, delta.size_delta).err());
-        for ticket in waiting {
-            self.anchors.next_change(ticket, delta.exchange_ts);
-        }
-        let occurrence = self.occurrences.next(Change {
-            stream: stream_id,
-            market,
+        let occurrence = occurrences.next(Change {
+            market: state.number,
             exchange_ts: delta.exchange_ts,
             side: delta.side,
             price: delta.price,
             size_delta: delta.size_delta,
         });
+        let ticker = state.ticker.clone();
+        let failed = wrong.map(|wrong| (ticker.clone(), wrong.to_string()));
         out.rows.push((
             position,
             Record::Delta(Delta {
@@ -67,8 +68,9 @@ impl Interpreter {
                 place,
             }),
         ));
-        if let Some(wrong) = wrong {
-            self.integrity_failure(position, place, at, market, &wrong.to_string(), out);
+        if let Some((ticker, wrong)) = failed {
+            self.integrity_failure(position, place, at, &ticker, &wrong, out);
+            out.resync.push((place.session, ticker));
         }
     }
 
@@ -92,23 +94,31 @@ impl Interpreter {
         }
     }
 
-    /// The book contradicts the exchange: say so, end the stretch, ask for a snapshot.
-    pub(super) fn integrity_failure(
+    /// The book contradicts the exchange: say so and end the stretch.
+    fn integrity_failure(
         &mut self,
         position: Position,
         place: Place,
         at: Micros,
-        market: MarketId,
+        ticker: &Ticker,
         detail: &str,
         out: &mut Output,
     ) {
         self.counts.integrity_failures += 1;
-        let Some(ticker) = self.markets.ticker(market) else { return };
-        let (session, sid, seq) = (place.session, place.sid, place.seq);
-        error!(market = %ticker, session, sid, seq, detail, "book contradicts the exchange");
+        let Place { session, sid, seq } = place;
+        if let Some(suppressed) = self.integrity_lines.say(at) {
+            error!(
+                market = %ticker,
+                session,
+                sid,
+                seq,
+                detail,
+                suppressed,
+                "book contradicts the exchange"
+            );
+        }
         let ending = Ending { end: CoverageEnd::Integrity, at, detail };
-        self.market_ends(position, (session, sid), market, ending, out);
-        out.resync.push((session, ticker.as_str().to_owned()));
+        self.market_ends(position, (session, sid), ticker.as_str(), ending, out);
     }
 
     pub(super) fn snapshot(
@@ -120,13 +130,14 @@ impl Interpreter {
         snapshot: SnapshotMessage,
         out: &mut Output,
     ) {
-        let Some(market) = self.markets.id(&snapshot.ticker) else { return };
-        let Some(ticker) = self.markets.ticker(market) else { return };
         let book = Book::from_levels(&snapshot.yes, &snapshot.no);
         self.look_for_crossed(&book);
         let key = (place.session, place.sid);
-        let stream = self.stream(place.session, place.sid, Channel::OrderbookDelta, at);
-        let state = stream.markets.entry(market).or_default();
+        let made = &mut self.markets_made;
+        let channel = Channel::OrderbookDelta;
+        let stream = stream_of(&mut self.sessions, place.session, place.sid, channel, at);
+        let Some((state, _)) = stream.market(&snapshot.ticker, made) else { return };
+        let ticker = state.ticker.clone();
         // Resting orders are not removed by changes when a market closes: the exchange sends an
         // empty book that nobody asked for.
         let closing = book.is_empty() && !is_reply;
@@ -134,24 +145,19 @@ impl Interpreter {
         if let Some(differs) = differs {
             self.counts.audits += 1;
             if differs {
+                // The snapshot that shows it is the cure.
                 let detail = "the replayed book differs from the snapshot in its place";
-                self.integrity_failure(position, place, at, market, detail, out);
-                // The snapshot that showed it is the cure.
-                out.resync.pop();
+                self.integrity_failure(position, place, at, &ticker, detail, out);
             }
         }
-        let estimate = self.markets.clock(market).map(|clock| clock.at(at));
-        let estimate = estimate.or(self.clock.map(|clock| clock.at(at)));
-        let covering = self.covering;
-        let stream = self.stream(place.session, place.sid, Channel::OrderbookDelta, at);
-        let state: &mut MarketState = stream.markets.entry(market).or_default();
-        if covering && state.stretch.is_none() {
+        let Self { sessions, anchors, markets_made, covering, clocks, clock, .. } = self;
+        let stream = stream_of(sessions, place.session, place.sid, channel, at);
+        let Some((state, _)) = stream.market(&snapshot.ticker, markets_made) else { return };
+        if *covering && state.stretch.is_none() {
             let stretch = state.stretch.insert(Stretch::new(at));
-            let name = snapshot.ticker.clone();
-            out.open.push((position, opened(key, name, Channel::OrderbookDelta, stretch)));
+            out.open.push((position, opened(key, snapshot.ticker, channel, stretch)));
         }
         state.book = Some(book);
-        let before = state.last_change;
         let row = Snapshot {
             ticker,
             received_at: at,
@@ -161,8 +167,10 @@ impl Interpreter {
             no: snapshot.no,
             place,
         };
-        let ticket = self.anchors.hold(row, position, before, estimate);
-        let stream = self.stream(place.session, place.sid, Channel::OrderbookDelta, at);
-        stream.markets.entry(market).or_default().waiting.push(ticket);
+        let reading = state.clock.or_else(|| clocks.get(&state.ticker)).or(*clock);
+        let estimate = reading.map(|clock| clock.at(at));
+        // Those that left without a change are not remembered: a quiet market is audited for days.
+        state.waiting.retain(|ticket| anchors.waits(*ticket));
+        state.waiting.push(anchors.hold(row, position, state.last_change, estimate));
     }
 }

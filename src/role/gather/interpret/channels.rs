@@ -1,7 +1,7 @@
 //! The channels that cover all markets: trades, quotes and lifecycle messages, each once.
 
 use super::stretches::opened;
-use super::{Interpreter, Output};
+use super::{Interpreter, Output, stream_of};
 use crate::kalshi::decode::{LifecycleMessage, TickerMessage, TradeMessage};
 use crate::log::journal::Position;
 use crate::model::{
@@ -24,8 +24,14 @@ impl Interpreter {
             self.clock = Some(clock);
             self.anchors.clock_known(clock.received_at);
         }
-        let stream = self.stream(place.session, place.sid, channel, clock.received_at);
-        stream.last_frame = clock.received_at;
+        let at = clock.received_at;
+        let stream = stream_of(&mut self.sessions, place.session, place.sid, channel, at);
+        stream.last_frame = at;
+        if stream.all_markets.is_none() {
+            // Its beginning, or what came before this frame, is lost: what it brings counts from here.
+            self.all_markets_begin(position, (place.session, place.sid), at, out);
+        }
+        let stream = stream_of(&mut self.sessions, place.session, place.sid, channel, at);
         if let Some(stretch) = &mut stream.all_markets
             && stretch.count(exchange_ts)
         {

@@ -1,5 +1,7 @@
 //! What the journal's records become: rows, stretches, anchors and audits.
 
+mod trouble;
+
 use bytes::Bytes;
 
 use super::*;
@@ -90,6 +92,34 @@ fn identical_changes_are_told_apart_and_a_repeated_number_is_dropped() {
 }
 
 #[test]
+fn a_silent_market_is_placed_by_its_own_clock_also_on_a_new_connection() {
+    let mut feed = Feed::new();
+    feed.snapshot(1, false, r#"["0.5","10.00"]"#);
+    feed.delta(2, 7, "-1.00");
+    let ours = feed.now;
+    feed.event(1, &SessionEvent::Closed { reason: CloseReason::Disconnect, detail: String::new() });
+    // Another market, whose times are of another day, as in a replay of several windows.
+    let other = Micros(T0 - 86_400_000_000);
+    feed.record(
+        Kind::Frame,
+        3,
+        &format!(
+            r#"{{"type":"orderbook_delta","sid":2,"seq":1,"msg":{{"market_ticker":"U","price_dollars":"0.5","delta_fp":"1.00","side":"yes","ts":"{other}"}}}}"#
+        ),
+    );
+    feed.record(
+        Kind::Frame,
+        4,
+        r#"{"type":"orderbook_snapshot","sid":2,"seq":1,"msg":{"market_ticker":"T","yes_dollars_fp":[["0.5","9.00"]]}}"#,
+    );
+    let anchor = 7 + feed.now - ours;
+    for _ in 0..6000 {
+        feed.event(4, &SessionEvent::Alive);
+    }
+    assert_eq!(feed.anchors().last(), Some(&Some(anchor)));
+}
+
+#[test]
 fn a_gap_ends_every_stretch_and_the_next_snapshot_begins_one() {
     let mut feed = Feed::new();
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
@@ -120,11 +150,27 @@ fn the_audit_compares_in_place_and_a_wrong_book_is_an_integrity_failure() {
     // Below zero: the change is kept, the book is not trusted, a snapshot is asked for.
     feed.delta(5, 9, "-8.01");
     assert_eq!(feed.interpreter.counts.integrity_failures, 2);
-    assert_eq!(feed.output.resync, [(1, "T".to_owned())]);
+    assert_eq!(feed.output.resync, [(1, Ticker::parse("T").unwrap())]);
     // The empty book at a market's close is no contradiction.
     feed.snapshot(6, true, r#"["0.5","1.00"]"#);
     feed.snapshot(7, false, "");
     assert_eq!(feed.interpreter.counts.integrity_failures, 2);
+}
+
+#[test]
+fn a_silent_subscription_was_seen_until_its_last_frame() {
+    let mut feed = Feed::new();
+    feed.snapshot(1, false, r#"["0.5","10.00"]"#);
+    feed.delta(2, 7, "-1.00");
+    let last = feed.now;
+    for _ in 0..20 {
+        feed.event(1, &SessionEvent::Alive);
+    }
+    feed.event(1, &SessionEvent::Stalled { sid: 2 });
+    let Some((_, Record::Coverage(row))) = feed.output.rows.last() else { panic!() };
+    assert_eq!((row.end, row.covered_to), (CoverageEnd::TerminalError, Micros(last)));
+    feed.frame(r#"{"type":"unsubscribed","id":9,"sid":2,"seq":3}"#);
+    assert_eq!(feed.coverage().len(), 1);
 }
 
 #[test]
@@ -149,7 +195,7 @@ fn what_cannot_be_decoded_ends_the_market_and_asks_for_its_book() {
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
     feed.delta(2, 7, "1e9");
     assert_eq!(feed.coverage(), [(CoverageEnd::DecodeError, Some(0))]);
-    assert_eq!(feed.output.resync, [(1, "T".to_owned())]);
+    assert_eq!(feed.output.resync, [(1, Ticker::parse("T").unwrap())]);
     assert_eq!(feed.interpreter.counts.decode_errors.get("orderbook_delta"), Some(&1));
     feed.frame("garbage");
     feed.frame(r#"{"type":"moon_phase","sid":2,"seq":3,"msg":{}}"#);

@@ -36,12 +36,25 @@ impl fmt::Debug for Key {
 /// Misbehaviour on demand towards one key's connections.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Gate {
-    /// Handshakes are refused until then.
+    /// Handshakes are refused until then, with this HTTP status.
     pub refused_until: Option<Instant>,
+    pub refused_with: u16,
     /// Pings are not answered until then.
     pub mute_until: Option<Instant>,
     /// Nothing at all is written until then.
     pub frozen_until: Option<Instant>,
+}
+
+impl Gate {
+    /// Refuses handshakes until then.
+    pub fn refuse(&mut self, status: u16, until: Option<Instant>) {
+        (self.refused_with, self.refused_until) = (status, until);
+    }
+
+    /// Whether the account's sockets get what is sent to them.
+    pub fn is_silent(&self) -> bool {
+        is_ahead(self.frozen_until)
+    }
 }
 
 /// Whether a moment given for the end of something lies ahead.

@@ -29,6 +29,10 @@ impl Venue {
     /// Carries out a command and queues the replies.
     pub fn command(&mut self, id: ConnectionId, text: &str) {
         self.happenings.commands += 1;
+        let Some(key) = self.connection(id).map(|connection| connection.key) else { return };
+        if self.pending.take_ignored(key) {
+            return;
+        }
         let Ok(Value::Object(command)) = serde_json::from_str::<Value>(text) else {
             return self.refuse(id, 0, None, &Refusal::from(1));
         };
@@ -37,6 +41,11 @@ impl Venue {
             return self.refuse(id, number, None, &Refusal::from(27));
         }
         let params = command.get("params").and_then(Value::as_object);
+        if let Some(code) = self.pending.take_failure(key) {
+            let about = params.and_then(|params| sids(params).ok()?.first().copied());
+            let about = about.and_then(|sid| self.connection(id)?.channel_of(sid));
+            return self.refuse(id, number, about, &Refusal::from(code));
+        }
         match (command.get("cmd").and_then(Value::as_str), params) {
             (Some("list_subscriptions"), _) => self.list_subscriptions(id, number),
             (Some("subscribe"), Some(params)) => self.subscribe(id, number, params),
@@ -124,6 +133,7 @@ impl Venue {
         let limit = self.limits.markets_per_subscription;
         let Some(connection) = self.connection(id) else { return Ok(()) };
         let merging = connection.subscription(channel).is_some();
+        let mut subscribed = None;
         if !merging {
             if named.as_ref().is_some_and(|markets| markets.len() > limit) {
                 return Err(26.into());
@@ -137,10 +147,15 @@ impl Venue {
                     filter: Filter::Markets(BTreeSet::new()),
                     yes_leg: false,
                     skip_ack: false,
+                    dead: false,
                 });
             }
             let msg = json!({"channel": channel.name(), "sid": sid});
-            let reply = envelope("subscribed", number, None, Some(msg));
+            subscribed = Some(envelope("subscribed", number, None, Some(msg)));
+        }
+        let key = connection.key;
+        let is_early = subscribed.is_some() && self.pending.take_early(key);
+        if let Some(reply) = subscribed.take_if(|_| !is_early) {
             self.reply(id, &reply);
         }
         self.apply_flags(id, channel, &flags);
@@ -157,12 +172,18 @@ impl Venue {
             return Ok(());
         }
         self.send_initial(id, channel, &added, flags.send_initial_snapshot);
+        if let Some(reply) = subscribed {
+            self.reply(id, &reply);
+        }
         Ok(())
     }
 
     fn apply_flags(&mut self, id: ConnectionId, channel: Channel, flags: &Flags) {
+        let key = self.connection(id).map(|connection| connection.key);
+        let ignoring = key.is_some_and(|key| self.pending.ignores_yes_price(key));
         if let Some(subscription) = self.connection(id).and_then(|c| c.subscription(channel)) {
-            subscription.yes_leg = flags.use_yes_price.unwrap_or(subscription.yes_leg);
+            let asked = flags.use_yes_price.filter(|_| !ignoring);
+            subscription.yes_leg = asked.unwrap_or(subscription.yes_leg);
             subscription.skip_ack = flags.skip_ticker_ack.unwrap_or(subscription.skip_ack);
         }
     }
@@ -271,6 +292,10 @@ impl Venue {
         let Some(channel) = self.connection(id).and_then(|c| c.channel_of(sid)) else {
             return self.refuse(id, number, None, &7.into());
         };
+        if self.connection(id).and_then(|c| c.subscription(channel)).is_some_and(|s| s.dead) {
+            // Nobody is there to answer.
+            return;
+        }
         if let Err(why) = self.update_one(id, number, channel, params) {
             self.refuse(id, number, Some(channel), &why);
         }

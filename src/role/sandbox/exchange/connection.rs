@@ -17,6 +17,16 @@ pub(super) enum Filter {
     Markets(BTreeSet<MarketId>),
 }
 
+impl Filter {
+    /// How many markets are named.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Markets(markets) => markets.len(),
+        }
+    }
+}
+
 /// One subscription: the only one of its channel on its connection.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -26,6 +36,8 @@ pub(super) struct Subscription {
     pub filter: Filter,
     pub yes_leg: bool,
     pub skip_ack: bool,
+    /// It says nothing any more, and nothing about it is answered but its end.
+    pub dead: bool,
 }
 
 impl Subscription {
@@ -54,7 +66,11 @@ pub(super) struct Connection {
     pub outbox: Arc<Outbox>,
     /// Cancelled to drop the socket.
     pub cut: CancellationToken,
+    /// Cancelled to fall silent for ever with the socket open, as a peer that vanished.
+    pub ghost: CancellationToken,
     pub subscriptions: [Option<Subscription>; 5],
+    /// The last order-book subscription that ended: its sid and number.
+    pub ended: Option<(i64, i64)>,
     pub last_sid: i64,
     /// Commands in the second that began at `second`.
     pub commands: u32,
@@ -69,6 +85,13 @@ pub(super) struct Connection {
 impl Connection {
     pub fn subscription(&mut self, channel: Channel) -> Option<&mut Subscription> {
         self.subscriptions.get_mut(slot(channel))?.as_mut()
+    }
+
+    /// Sends no data any more: the connection is ending.
+    pub fn silence(&mut self) {
+        for subscription in self.subscriptions.iter_mut().flatten() {
+            subscription.dead = true;
+        }
     }
 
     /// The channel of a sid.

@@ -1,9 +1,41 @@
 //! The control plane under `/sandbox/`, for tests and for people: begin, look, and break things.
-//! Loopback only.
+//! Loopback only. Arguments stand in the query; a `key` is the number of an account, from 0; times
+//! are milliseconds; a `channel` is `orderbook_delta` unless it is given.
+//!
+//! | call | does |
+//! |---|---|
+//! | `GET status` | what is listed, subscribed, published; connections; the blast |
+//! | `GET ledger/counts`, `GET ledger/deltas` | what was published; changes as NDJSON |
+//! | `POST publish` | lets the flow begin |
+//! | `POST cut?key&ms` | drops the sockets, refuses handshakes (503) meanwhile |
+//! | `POST refuse?key&ms&status` | refuses handshakes: 401, 403, 429, 500, 503, ... |
+//! | `POST close?key&code` | a close frame (1012, 1013, 4000-4999, ...) on every socket |
+//! | `POST stall?key&ms` | writes nothing, not even pongs; all of it comes afterwards |
+//! | `POST half-open?key` | never writes anything again; the sockets stay open |
+//! | `POST hold?key&ms&what=pongs\|everything` | pings unanswered; or as `stall` |
+//! | `POST drop?key&channel&n` | leaves out the next frames, their numbers are used |
+//! | `POST repeat?key&channel&n` | sends the next frames twice under one number |
+//! | `POST reset?key&channel` | the numbers begin again at 1 |
+//! | `POST terminate?key&channel&code=10\|25` | ends subscriptions by an error without an id |
+//! | `POST dead?key&channel&known=true\|false` | a subscription falls silent; commands about it stay unanswered, or get error 7 |
+//! | `POST fail?key&code&n` | the next commands get that error code (1-28) and nothing else |
+//! | `POST ignore?key&n` | the next commands are neither carried out nor answered |
+//! | `POST early?key&n` | the next subscriptions get data before `subscribed` |
+//! | `POST yes-price?key&ignore=true\|false` | new subscriptions get no-leg prices whatever they ask |
+//! | `POST garbage?key&channel` | unknown type, cut-off JSON, no text, wrong types, a sid that is over |
+//! | `POST inject` (NDJSON) | raw frames, see [`Injection`] |
+//! | `POST pings?key&n` | a flood of pings |
+//! | `POST rest?fault&n\|ms[&key][&path]` | calls go wrong: `fault` is `status` (`&status`), `slow` (`&delay_ms`), `repeat-cursor`, `empty-page`, `shift-back` or `shift-on` (`&items`); `clear` ends all |
+//! | `POST limits?markets&commands&outbox_bytes&read_tokens` | bounds; what is absent stays |
+//! | `POST trading?active` | halts and resumes trading |
+//! | `POST maintenance?ms[&in_ms]` | announced in `/exchange/schedule`; closes everything (1012), refuses handshakes, then trading resumes when everybody is back |
+//! | `POST churn?per_minute&ms` | so many markets a minute are born, live some seconds and end |
+//! | `POST burst?rate\|factor&ms` | another pace of the generated flow for a while |
+//! | `POST blast?changes` | changes over the subscribed markets as fast as readers take them; `status` says how far it is, and the ledger does not hold them |
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,16 +44,22 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::blast;
 use super::hub::{Hold, Hub};
 use super::inject::Injection;
 use super::ledger::{Ledger, LedgerDelta};
+use super::rest_faults::{Lasting, RestFault, RestRule};
 use super::server::{Body, not_found, reply_json};
+use super::troubles::Trouble;
+use super::venue::Burst;
 use crate::model::Channel;
 
 /// The longest body of a command, in bytes; padding is made here, not sent.
 const BODY_BYTES_MAX: usize = 4 << 20;
 /// Rows of the ledger in one chunk of an answer.
 const CHUNK_ROWS: usize = 2_000;
+/// Pings of one flood.
+const PINGS_MAX: u32 = 100_000;
 
 /// A command that cannot be carried out, as a sentence.
 struct Bad(String);
@@ -47,13 +85,19 @@ pub(super) async fn answer(
             hub.go.cancel();
             Ok(json!({"publishing": true}))
         }
-        (&Method::POST, "cut") => cut(hub, &query),
         (&Method::POST, "hold") => hold(hub, &query),
-        (&Method::POST, "drop") => drop_next(hub, &query),
-        (&Method::POST, "terminate") => terminate(hub, &query),
         (&Method::POST, "limits") => limits(hub, &query),
         (&Method::POST, "trading") => trading(hub, &query),
+        (&Method::POST, "rest") => rest(hub, &query),
+        (&Method::POST, "maintenance") => maintenance(hub, &query),
+        (&Method::POST, "churn") => churn(hub, &query),
+        (&Method::POST, "burst") => burst(hub, &query),
+        (&Method::POST, "blast") => begin_blast(hub, &query),
         (&Method::POST, "inject") => inject(hub, request).await,
+        (&Method::POST, name) => match trouble(name, &query).transpose() {
+            Some(trouble) => trouble.and_then(|trouble| make(hub, trouble, &query)),
+            None => return not_found(),
+        },
         _ => return not_found(),
     };
     match result {
@@ -77,7 +121,25 @@ impl Arguments<'_> {
     }
 
     fn needed<T: std::str::FromStr>(&self, name: &str) -> Result<T, Bad> {
-        self.number(name)?.ok_or_else(|| Bad(format!("{name} is missing")))
+        self.number(name)?.ok_or_else(|| missing(name))
+    }
+
+    fn positive(&self, name: &str) -> Result<Option<f64>, Bad> {
+        let number: Option<f64> = self.number(name)?;
+        match number {
+            Some(number) if !number.is_finite() || number <= 0.0 => {
+                Err(Bad(format!("{name} must be above 0")))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// The status of a refusal.
+    fn status(&self) -> Result<u16, Bad> {
+        match self.needed("status")? {
+            status @ 400..=599 => Ok(status),
+            _ => Err(Bad("status must be 400 to 599".to_owned())),
+        }
     }
 
     fn key(&self, hub: &Hub) -> Result<usize, Bad> {
@@ -112,7 +174,9 @@ fn status(hub: &Hub) -> Value {
         json!({
             "publishing": hub.go.is_cancelled(),
             "finished": *hub.finished.borrow(),
+            "active": venue.active,
             "trading": venue.trading,
+            "blast": hub.blast.json(),
             "markets": venue.catalog.markets.len(),
             "subscribed_markets": venue.subscribed_markets(),
             "published": counts,
@@ -122,10 +186,116 @@ fn status(hub: &Hub) -> Value {
     })
 }
 
-fn cut(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
-    let (key, time) = (query.key(hub)?, query.millis()?);
-    hub.cut(key, time);
-    Ok(json!({"cut": key}))
+/// The trouble of that name, if there is one.
+fn trouble(name: &str, query: &Arguments<'_>) -> Result<Option<Trouble>, Bad> {
+    let code = |least: u16, most: u16, otherwise: Option<u16>| {
+        let code = match otherwise {
+            Some(otherwise) => query.number("code")?.unwrap_or(otherwise),
+            None => query.needed("code")?,
+        };
+        let fits = (least..=most).contains(&code);
+        if fits { Ok(code) } else { Err(Bad(format!("code must be {least} to {most}"))) }
+    };
+    let small = |code: u16| u8::try_from(code).unwrap_or(u8::MAX);
+    let flag = |name: &str| Ok::<bool, Bad>(query.number(name)?.unwrap_or(true));
+    Ok(Some(match name {
+        "cut" => Trouble::Cut(query.millis()?),
+        "refuse" => Trouble::Refuse(query.status()?, query.millis()?),
+        "close" => Trouble::Close(code(1000, 4999, Some(1012))?),
+        "stall" => Trouble::Stall(query.millis()?),
+        "half-open" => Trouble::HalfOpen,
+        "drop" => Trouble::Skip(query.channel()?, query.needed("n")?),
+        "repeat" => Trouble::Repeat(query.channel()?, query.needed("n")?),
+        "reset" => Trouble::Reset(query.channel()?),
+        "terminate" => match code(10, 25, Some(10))? {
+            code @ (10 | 25) => Trouble::Terminate(query.channel()?, small(code)),
+            code => return Err(Bad(format!("{code} is no terminal error"))),
+        },
+        "dead" => Trouble::DeadSid { channel: query.channel()?, known: flag("known")? },
+        "fail" => Trouble::FailCommands(small(code(1, 28, None)?), query.needed("n")?),
+        "ignore" => Trouble::IgnoreCommands(query.needed("n")?),
+        "early" => Trouble::EarlyData(query.needed("n")?),
+        "yes-price" => Trouble::IgnoreYesPrice(flag("ignore")?),
+        "garbage" => Trouble::Garbage(query.channel()?),
+        "pings" => match query.needed("n")? {
+            pings @ 0..=PINGS_MAX => Trouble::PingFlood(pings),
+            _ => return Err(Bad(format!("n is more than {PINGS_MAX}"))),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn make(hub: &Hub, trouble: Trouble, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let key = query.key(hub)?;
+    Ok(json!({"key": key, "connections": hub.trouble(key, trouble)}))
+}
+
+/// One of the faults that the module's table lists, for `n` calls or for `ms`.
+fn rest(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let fault = match query.text("fault") {
+        Some("clear") => {
+            hub.rest_faults().clear();
+            return Ok(json!({"rest": "cleared"}));
+        }
+        Some("status") => RestFault::Status(query.status()?),
+        Some("slow") => RestFault::Slow(Duration::from_millis(query.needed("delay_ms")?)),
+        Some("repeat-cursor") => RestFault::RepeatCursor,
+        Some("empty-page") => RestFault::EmptyPage,
+        Some("shift-back") => RestFault::ShiftBack(query.needed("items")?),
+        Some("shift-on") => RestFault::ShiftOn(query.needed("items")?),
+        other => return Err(Bad(format!("no fault {other:?}"))),
+    };
+    let lasting = match query.number("n")? {
+        Some(calls) => Lasting::Calls(calls),
+        None => Lasting::Until(deadline(query.millis()?)?),
+    };
+    let key = if query.text("key").is_some() { Some(query.key(hub)?) } else { None };
+    let path = query.text("path").unwrap_or_default().to_owned();
+    hub.rest_faults().add(RestRule { fault, lasting, key, path });
+    Ok(json!({"rest": "set"}))
+}
+
+fn deadline(time: Duration) -> Result<Instant, Bad> {
+    Instant::now().checked_add(time).ok_or_else(|| Bad("ms: too long".to_owned()))
+}
+
+fn maintenance(hub: &Arc<Hub>, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let notice = Duration::from_millis(query.number("in_ms")?.unwrap_or(0));
+    match hub.maintain(notice, query.millis()?) {
+        Some(maintenance) => {
+            hub.tasks.spawn(maintenance);
+            Ok(json!({"maintenance": "announced"}))
+        }
+        None => Err(Bad("there is a maintenance already".to_owned())),
+    }
+}
+
+fn churn(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let per_minute = query.positive("per_minute")?.ok_or_else(|| missing("per_minute"))?;
+    hub.churn(per_minute, query.millis()?);
+    Ok(json!({"births_per_minute": per_minute}))
+}
+
+fn burst(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let burst = match (query.positive("rate")?, query.positive("factor")?) {
+        (Some(rate), None) => Burst::Rate(rate),
+        (None, Some(factor)) => Burst::Times(factor),
+        _ => return Err(missing("one of rate and factor")),
+    };
+    hub.burst(burst, query.millis()?);
+    Ok(json!({"burst": "begun"}))
+}
+
+fn begin_blast(hub: &Arc<Hub>, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let Some(changes) = hub.blast.begin(query.needed("changes")?) else {
+        return Err(Bad("there is a blast already".to_owned()));
+    };
+    hub.tasks.spawn(blast::run(Arc::clone(hub), changes));
+    Ok(json!({"changes": changes}))
+}
+
+fn missing(what: &str) -> Bad {
+    Bad(format!("{what} is missing"))
 }
 
 /// `what=pongs` (the default) or `what=everything`.
@@ -138,23 +308,6 @@ fn hold(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
     };
     hub.hold(key, what, time);
     Ok(json!({"held": key}))
-}
-
-fn drop_next(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
-    let (key, channel) = (query.key(hub)?, query.channel()?);
-    let frames: u64 = query.needed("n")?;
-    hub.with(|venue| venue.drop_next(key, channel, frames));
-    Ok(json!({"dropping": frames}))
-}
-
-fn terminate(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
-    let (key, channel) = (query.key(hub)?, query.channel()?);
-    let code = match query.number("code")?.unwrap_or(10) {
-        code @ (10 | 25) => code,
-        code => return Err(Bad(format!("{code} is no terminal error"))),
-    };
-    hub.terminate(key, channel, code);
-    Ok(json!({"terminated": key}))
 }
 
 /// `markets`, `commands`, `outbox_bytes`, `read_tokens` (0 = no limit); what is absent stays.
@@ -221,7 +374,7 @@ fn delta_line(row: &LedgerDelta) -> String {
         "size_delta": row.size_delta.hundredths(),
         "occurrence": row.occurrence,
         "synthetic": row.synthetic,
-        "receivers": row.receivers,
+        "receivers": row.receivers.count(),
     })
     .to_string();
     line.push('\n');

@@ -8,7 +8,6 @@ use super::Exchange;
 use super::hub::Hold;
 use super::inject::Injection;
 use super::venue::{Happenings, Limits};
-use crate::model::Channel;
 
 impl Exchange {
     /// What else happened so far.
@@ -19,11 +18,6 @@ impl Exchange {
     /// Stops answering a key's pings, or writing to it at all, for that long.
     pub fn hold(&self, key: usize, what: Hold, time: Duration) {
         self.hub.hold(key, what, time);
-    }
-
-    /// Ends a key's subscriptions of a channel by a terminal error (10 or 25).
-    pub fn terminate(&self, key: usize, channel: Channel, code: u8) {
-        self.hub.terminate(key, channel, code);
     }
 
     /// Sends a raw frame on all live subscriptions of its channel and returns on how many.

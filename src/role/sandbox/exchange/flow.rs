@@ -8,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::generator::Generator;
 use super::hub::Hub;
+use super::venue::Burst;
 use crate::model::Micros;
 
 /// How often the generator looks at what is due: the most that a published time is old when sent.
@@ -33,8 +34,10 @@ pub(super) async fn generate(
     rate: f64,
     duration: Option<Duration>,
 ) {
-    let total = duration.map(|duration| whole(duration.as_secs_f64() * rate));
-    let deadline = duration.and_then(|d| Instant::now().checked_add(d.mul_f64(OVERTIME)));
+    // Bursts come on top of what the run should have.
+    let mut extra = 0.0;
+    let wanted = duration.map(|duration| duration.as_secs_f64() * rate);
+    let mut deadline = duration.and_then(|d| Instant::now().checked_add(d.mul_f64(OVERTIME)));
     // Pacing has its own numbers, so that it does not change what is published.
     let mut rng = Rng::with_seed(seed ^ 0x9E37_79B9_7F4A_7C15);
     let mut tick = tokio::time::interval(TICK);
@@ -51,12 +54,23 @@ pub(super) async fn generate(
             intensity_until = now + INTENSITY_LASTS;
             intensity = if rng.u32(..10) == 0 { BURST } else { CALM };
         }
-        let elapsed = now.duration_since(before).as_secs_f64();
+        let passed = now.duration_since(before);
+        let elapsed = passed.as_secs_f64();
         before = now;
-        if !hub.with(|venue| venue.trading) {
+        let (trading, burst) = hub.with(|venue| (venue.trading, venue.pace.burst));
+        if !trading {
+            // A halt does not count.
+            deadline = deadline.and_then(|deadline| deadline.checked_add(passed));
             continue;
         }
-        owed += rate * intensity * elapsed;
+        let factor = match burst.filter(|(_, until)| now < *until) {
+            Some((Burst::Times(times), _)) => times,
+            Some((Burst::Rate(other), _)) => other / rate,
+            None => 1.0,
+        };
+        owed += rate * intensity * elapsed * factor;
+        extra += rate * elapsed * (factor - 1.0);
+        let total = wanted.map(|wanted| whole(wanted + extra));
         let mut more = true;
         while more && owed >= 1.0 && !is_done(&generator, total) {
             (owed, more) = hub.with(|venue| {

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::frames::{Change, TradeFact};
 use super::market::{MarketId, NOTIONAL_MICROS, other_leg};
 use super::schedule::Schedule;
-use super::universe::{Character, draw_size, list_market};
+use super::universe::{Character, draw_size, list_market, list_multivariate};
 use super::venue::Venue;
 use crate::model::{Book, Micros, Price, Side, Size};
 
@@ -38,7 +38,12 @@ pub(super) struct Flow {
 #[derive(Debug)]
 pub struct Generator {
     pub(super) rng: Rng,
+    /// Draws that the wall clock decides about: they may not shift the others.
+    jitter: Rng,
     pub(super) flows: Vec<Flow>,
+    /// Flows behind the listed ones that may trade: multivariate markets, and those born during the
+    /// run.
+    pub(super) others: Vec<usize>,
     /// Running sums of the flows' activity.
     weights: Vec<f64>,
     /// The last time given out: never goes back.
@@ -49,8 +54,14 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Lists the markets. `rate` (changes a second) spaces the births and deaths of markets.
-    pub(super) fn new(venue: &mut Venue, seed: u64, markets: usize, rate: f64) -> Self {
+    /// Lists the markets and, behind them, the multivariate ones. `rate` (changes a second) spaces
+    /// the births and deaths of markets.
+    pub(super) fn new(
+        venue: &mut Venue,
+        seed: u64,
+        (markets, multivariate): (usize, usize),
+        rate: f64,
+    ) -> Self {
         let mut rng = Rng::with_seed(seed);
         let now = Micros::now();
         let mut flows = Vec::with_capacity(markets);
@@ -65,8 +76,17 @@ impl Generator {
             total += f64::from(rank).powf(-ZIPF_EXPONENT);
             weights.push(total);
         }
-        let schedule = Schedule::new(rate, markets);
-        Self { rng, flows, weights, clock: now, published: 0, schedule }
+        // Numbers of their own, so that they do not change what the others do.
+        let mut other = Rng::with_seed(seed ^ 0x6D76_6500);
+        for number in 0..multivariate {
+            let status = super::market::Status::Active;
+            let (id, character) = list_multivariate(venue, &mut other, number, status, now);
+            flows.push(Flow::new(id, character));
+        }
+        let others = (markets..flows.len()).collect();
+        let schedule = Schedule::new(rate, markets, multivariate);
+        let jitter = Rng::with_seed(seed ^ 0x6A69_7474);
+        Self { rng, jitter, flows, others, weights, clock: now, published: 0, schedule }
     }
 
     /// The clock: the last time given out.
@@ -92,9 +112,14 @@ impl Generator {
     fn choose(&mut self, venue: &mut Venue) -> Option<usize> {
         for _ in 0..16 {
             let listed = self.weights.len();
-            let born = self.flows.len() - listed;
-            let at = if born > 0 && self.rng.u32(..100) < 4 {
-                listed + self.rng.usize(..born)
+            let other = if !self.others.is_empty() && self.rng.u32(..100) < 4 {
+                let nth = self.rng.usize(..self.others.len());
+                self.others.get(nth).copied()
+            } else {
+                None
+            };
+            let at = if let Some(at) = other {
+                at
             } else {
                 let total = self.weights.last().copied().unwrap_or(0.0);
                 let point = self.rng.f64() * total;
@@ -142,7 +167,7 @@ impl Generator {
     /// Moves the clock to the next millisecond when this one has what must not meet the next step.
     fn part_from(&mut self, millisecond: i64) {
         if self.clock.0.div_euclid(1000) == millisecond {
-            self.clock = Micros((millisecond + 1) * 1000 + self.rng.i64(0..200));
+            self.clock = Micros((millisecond + 1) * 1000 + self.jitter.i64(0..200));
         }
     }
 

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Account;
+use super::blast::Blast;
 use super::inject::Injection;
 use super::ledger::Ledger;
-use super::venue::Venue;
-use crate::model::Channel;
+use super::rest_faults::RestFaults;
+use super::venue::{Burst, Venue};
 
 /// What a hold withholds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub(super) struct Hub {
     pub stop: CancellationToken,
     /// Cancelled when the flow may begin.
     pub go: CancellationToken,
+    /// What goes wrong with REST.
+    pub rest_faults: Mutex<RestFaults>,
+    pub blast: Blast,
     /// Turns true when the source has nothing more.
     pub finished: watch::Sender<bool>,
     /// All tasks of this exchange.
@@ -49,6 +53,8 @@ impl Hub {
             ping_interval,
             stop,
             go: CancellationToken::new(),
+            rest_faults: Mutex::default(),
+            blast: Blast::default(),
             finished: watch::channel(false).0,
             tasks: TaskTracker::new(),
         }
@@ -70,16 +76,9 @@ impl Hub {
         }
     }
 
-    /// Drops a key's sockets and refuses its handshakes for a while.
-    pub fn cut(&self, key: usize, time: Duration) {
-        if let Some(account) = self.accounts.get(key) {
-            account.gate().refused_until = Instant::now().checked_add(time);
-        }
-        self.with(|venue| {
-            for (_, connection) in venue.connections().filter(|(_, c)| c.key == key) {
-                connection.cut.cancel();
-            }
-        });
+    /// The faults of REST that wait for their calls.
+    pub fn rest_faults(&self) -> std::sync::MutexGuard<'_, RestFaults> {
+        self.rest_faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Withholds something from a key's connections for a while.
@@ -93,15 +92,16 @@ impl Hub {
         }
     }
 
-    /// Ends a key's subscriptions of a channel by a terminal error (10 or 25).
-    pub fn terminate(&self, key: usize, channel: Channel, code: u8) {
-        self.with(|venue| {
-            let ids: Vec<_> =
-                venue.connections().filter(|(_, c)| c.key == key).map(|(id, _)| id).collect();
-            for id in ids {
-                venue.terminate(id, channel, code);
-            }
-        });
+    /// Changes the pace of a generated flow for a while.
+    pub fn burst(&self, burst: Burst, time: Duration) {
+        let until = Instant::now().checked_add(time);
+        self.with(|venue| venue.pace.burst = until.map(|until| (burst, until)));
+    }
+
+    /// Lets so many markets a minute be born for a while; each lives its whole life.
+    pub fn churn(&self, per_minute: f64, time: Duration) {
+        let until = Instant::now().checked_add(time);
+        self.with(|venue| venue.pace.churn = until.map(|until| (per_minute, until)));
     }
 
     /// Sends a raw frame on all live subscriptions of its channel and returns on how many.

@@ -39,6 +39,18 @@ pub struct Injection {
 }
 
 impl Injection {
+    /// A text frame for a channel's subscriptions.
+    pub fn text(channel: Channel, raw: String) -> Self {
+        Self {
+            channel: channel.name().to_owned(),
+            raw,
+            base64: None,
+            binary: false,
+            repeat_bytes: 0,
+            key: None,
+        }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -74,8 +86,6 @@ impl Venue {
     /// Sends the frame on every live subscription of its channel and returns on how many.
     pub fn inject(&mut self, injection: &Injection) -> usize {
         let Ok(channel) = injection.check() else { return 0 };
-        let opcode = if injection.binary { Opcode::Binary } else { Opcode::Text };
-        let numbered = injection.base64.is_none() && injection.raw.contains("$SEQ");
         let ids: Vec<ConnectionId> = self
             .connections()
             .filter(|(_, c)| injection.key.is_none_or(|key| key == c.key))
@@ -83,12 +93,19 @@ impl Venue {
             .map(|(id, _)| id)
             .collect();
         for id in &ids {
-            let Some(connection) = self.connection(*id) else { continue };
-            let Some(subscription) = connection.subscription(channel) else { continue };
-            let seq = numbered.then(|| subscription.next());
-            let payload = injection.payload(subscription.sid, seq);
-            self.send(*id, opcode, &[&payload]);
+            self.inject_into(*id, channel, injection);
         }
         ids.len()
+    }
+
+    /// Sends the frame on one connection's subscription of a channel.
+    pub fn inject_into(&mut self, id: ConnectionId, channel: Channel, injection: &Injection) {
+        let opcode = if injection.binary { Opcode::Binary } else { Opcode::Text };
+        let numbered = injection.base64.is_none() && injection.raw.contains("$SEQ");
+        let Some(connection) = self.connection(id) else { return };
+        let Some(subscription) = connection.subscription(channel) else { return };
+        let seq = numbered.then(|| subscription.next());
+        let payload = injection.payload(subscription.sid, seq);
+        self.send(id, opcode, &[&payload]);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::keys::Keys;
 use super::market::MarketId;
 use crate::model::{Book, Micros, Price, Side, Size, Ticker, TickerUpdate};
 
@@ -31,8 +32,8 @@ pub struct LedgerDelta {
     pub occurrence: i32,
     /// Not in the source: it corrects the book where the source's recorder missed frames.
     pub synthetic: bool,
-    /// Subscriptions that it was sent to; 0 means that no recorder can have it.
-    pub receivers: u32,
+    /// Accounts that it was sent to; what nobody was sent no recorder can have.
+    pub receivers: Keys,
 }
 
 /// A published trade, as the stream showed it.
@@ -49,7 +50,7 @@ pub struct LedgerTrade {
     pub size: Size,
     pub taker_side: Side,
     pub is_block_trade: bool,
-    pub receivers: u32,
+    pub receivers: Keys,
 }
 
 /// A published message of the ticker channel, by its identity.
@@ -58,7 +59,7 @@ pub struct LedgerTicker {
     pub ticker: Ticker,
     pub exchange_ts: Micros,
     pub content_hash: i64,
-    pub receivers: u32,
+    pub receivers: Keys,
 }
 
 /// A published lifecycle message, by its identity.
@@ -67,7 +68,9 @@ pub struct LedgerLifecycle {
     pub subject: Ticker,
     pub event_type: String,
     pub content_hash: i64,
-    pub receivers: u32,
+    /// On the channel of multivariate markets, which not everybody takes.
+    pub multivariate: bool,
+    pub receivers: Keys,
 }
 
 /// A market's book before the first change and after the last one.
@@ -87,8 +90,8 @@ pub struct MarketBooks {
 pub enum PlaceKind {
     /// The source's recorder had subscribed again.
     Resubscribed,
-    /// The market closed: the snapshot is empty.
-    Closed,
+    /// The market closed: the snapshot is empty. While everybody is thrown out nobody hears of it.
+    Closed { heard: bool },
 }
 
 /// A place of the source where a snapshot stood after the first change.
@@ -108,21 +111,28 @@ pub struct SnapshotPlace {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeltaRow {
-    pub market: MarketId,
-    pub occurrence: i32,
     pub at: Micros,
-    pub price: Price,
     pub size: Size,
+    pub market: MarketId,
+    /// Micro-dollars: a price is at most one dollar or so, and there are millions of rows.
+    price_micros: i32,
+    occurrence: u16,
+    pub receivers: Keys,
     pub side: Side,
     pub synthetic: bool,
-    pub receivers: u32,
+}
+
+impl DeltaRow {
+    pub fn price(&self) -> Price {
+        Price::from_micros(i64::from(self.price_micros))
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct TradeRow {
     pub market: MarketId,
     pub fact: super::frames::TradeFact,
-    pub receivers: u32,
+    pub receivers: Keys,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +140,7 @@ pub(super) struct TickerRow {
     pub market: MarketId,
     pub at: Micros,
     pub content_hash: i64,
-    pub receivers: u32,
+    pub receivers: Keys,
 }
 
 /// What a market's newest microsecond holds: all that an ordinal needs, because a market's times do
@@ -152,12 +162,16 @@ struct PlaceRow {
     stated: Book,
 }
 
+/// A book by level.
+type Listed = Box<[(Side, Price, Size)]>;
+
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub names: Vec<Ticker>,
     newest: Vec<Newest>,
-    /// Books that were not empty when their market was listed.
-    initial: HashMap<MarketId, Book>,
+    /// Books that were not empty when their market was listed, by level: a book is many times as
+    /// large.
+    initial: HashMap<MarketId, Listed>,
     pub deltas: Vec<DeltaRow>,
     pub trades: Vec<TradeRow>,
     pub tickers: Vec<TickerRow>,
@@ -168,6 +182,16 @@ pub(super) struct Inner {
 impl Inner {
     pub fn name(&self, market: MarketId) -> Option<&Ticker> {
         self.names.get(market.index())
+    }
+
+    /// A market's book when it was listed.
+    fn first_book(&self, market: MarketId) -> Book {
+        let mut book = Book::default();
+        for (side, price, size) in self.initial.get(&market).map_or(&[][..], |levels| levels) {
+            // A level that was there is above zero.
+            let _below_zero = book.apply(*side, *price, *size).is_err();
+        }
+        book
     }
 
     fn newest(&mut self, market: MarketId) -> Option<&mut Newest> {
@@ -197,7 +221,7 @@ impl Inner {
         }
         // A source whose clock went back: rare enough to count from the beginning.
         let same = self.deltas.iter().filter(|row| {
-            (row.market, row.at, row.side, row.price, row.size)
+            (row.market, row.at, row.side, row.price(), row.size)
                 == (market, change.at, key.0, key.1, key.2)
         });
         i32::try_from(same.count()).unwrap_or(i32::MAX).saturating_add(1)
@@ -208,9 +232,9 @@ impl Inner {
             ticker: self.name(row.market)?.clone(),
             exchange_ts: row.at,
             side: row.side,
-            price: row.price,
+            price: row.price(),
             size_delta: row.size,
-            occurrence: row.occurrence,
+            occurrence: i32::from(row.occurrence),
             synthetic: row.synthetic,
             receivers: row.receivers,
         })
@@ -237,7 +261,9 @@ impl Ledger {
             inner.names.push(ticker.clone());
         }
         if !book.is_empty() {
-            inner.initial.insert(market, book.clone());
+            let sides = [Side::Yes, Side::No].into_iter();
+            let levels = sides.flat_map(|side| book.levels(side).map(move |(p, s)| (side, p, s)));
+            inner.initial.insert(market, levels.collect());
         }
     }
 
@@ -246,15 +272,16 @@ impl Ledger {
         market: MarketId,
         change: &super::frames::Change,
         synthetic: bool,
-        receivers: u32,
+        receivers: Keys,
     ) {
         let mut inner = self.lock();
         let occurrence = inner.occurrence(market, change);
         inner.deltas.push(DeltaRow {
             market,
-            occurrence,
+            // More identical changes in a microsecond than that there are none.
+            occurrence: u16::try_from(occurrence).unwrap_or(u16::MAX),
             at: change.at,
-            price: change.price,
+            price_micros: i32::try_from(change.price.micros()).unwrap_or(i32::MAX),
             size: change.size_delta,
             side: change.side,
             synthetic,
@@ -266,7 +293,7 @@ impl Ledger {
         &self,
         market: MarketId,
         fact: super::frames::TradeFact,
-        receivers: u32,
+        receivers: Keys,
     ) {
         self.lock().trades.push(TradeRow { market, fact, receivers });
     }
@@ -278,7 +305,7 @@ impl Ledger {
         })
     }
 
-    pub(super) fn add_ticker(&self, market: MarketId, update: &TickerUpdate, receivers: u32) {
+    pub(super) fn add_ticker(&self, market: MarketId, update: &TickerUpdate, receivers: Keys) {
         let mut inner = self.lock();
         let (at, content_hash) = (update.exchange_ts, update.content_hash);
         if let Some(newest) = inner.newest(market) {
@@ -362,16 +389,16 @@ impl Ledger {
     pub fn books(&self) -> Vec<MarketBooks> {
         let inner = self.lock();
         let mut books: HashMap<MarketId, (Book, u64, u64)> =
-            inner.initial.iter().map(|(id, book)| (*id, (book.clone(), 0, 0))).collect();
+            inner.initial.keys().map(|id| (*id, (inner.first_book(*id), 0, 0))).collect();
         for row in &inner.deltas {
             let (book, deltas, below_zero) = books.entry(row.market).or_default();
             *deltas += 1;
-            *below_zero += u64::from(book.apply(row.side, row.price, row.size).is_err());
+            *below_zero += u64::from(book.apply(row.side, row.price(), row.size).is_err());
         }
         let mut all: Vec<_> = books
             .into_iter()
             .filter_map(|(id, (folded, deltas, below_zero))| {
-                let initial = inner.initial.get(&id).cloned().unwrap_or_default();
+                let initial = inner.first_book(id);
                 Some(MarketBooks {
                     ticker: inner.name(id)?.clone(),
                     initial,
@@ -390,7 +417,7 @@ impl Ledger {
         let inner = self.lock();
         let mut books: HashMap<MarketId, (Book, u64, Option<Micros>)> = HashMap::new();
         for place in &inner.places {
-            let initial = inner.initial.get(&place.market).cloned().unwrap_or_default();
+            let initial = inner.first_book(place.market);
             books.entry(place.market).or_insert((initial, 0, None));
         }
         let mut rows = inner.deltas.iter().enumerate().peekable();
@@ -399,7 +426,7 @@ impl Ledger {
             while let Some((_, row)) = rows.next_if(|(at, _)| *at < place.rows_before) {
                 if let Some((book, deltas, last)) = books.get_mut(&row.market) {
                     // A level below zero is kept, as it is in production.
-                    let _below_zero = book.apply(row.side, row.price, row.size).is_err();
+                    let _below_zero = book.apply(row.side, row.price(), row.size).is_err();
                     *deltas += 1;
                     *last = (*last).max(Some(row.at));
                 }

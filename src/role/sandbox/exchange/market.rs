@@ -1,7 +1,7 @@
 //! The markets of the simulated exchange: what is listed, in which event and series, each with its
 //! book, its trading figures and those who watch it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -110,6 +110,7 @@ pub struct Market {
     pub book: Book,
     /// The step between two prices, in micro-dollars.
     pub tick_micros: i64,
+    /// Changed by [`Catalog::set_status`] alone.
     pub status: Status,
     pub created: Micros,
     pub updated: Micros,
@@ -123,6 +124,14 @@ pub struct Market {
     /// The message of the last `ticker` frame.
     pub last_ticker: Option<Box<str>>,
     pub watchers: Watchers,
+    /// A combo of other markets, with a lifecycle channel of its own.
+    pub collection: Option<&'static str>,
+}
+
+impl Market {
+    pub fn is_multivariate(&self) -> bool {
+        self.collection.is_some()
+    }
 }
 
 /// What is needed to list a market.
@@ -138,6 +147,8 @@ pub struct Listing {
     pub since: Micros,
     pub close: Micros,
     pub template: Option<Box<Map<String, Value>>>,
+    /// The collection of a multivariate market.
+    pub collection: Option<&'static str>,
 }
 
 /// An event: a group of markets.
@@ -166,7 +177,14 @@ pub struct Catalog {
     pub markets: Vec<Market>,
     pub events: Vec<Event>,
     pub series: Vec<Series>,
+    /// The places of generated events, in the order of their numbers.
+    pub generated: Vec<usize>,
     by_ticker: HashMap<Ticker, MarketId>,
+    /// Markets by the value of the `status` filter that finds them, so that a page of a rare status
+    /// does not go through all of them.
+    by_filter: HashMap<&'static str, BTreeSet<MarketId>>,
+    /// Multivariate markets among the open ones.
+    pub multivariate_open: usize,
 }
 
 impl Catalog {
@@ -177,6 +195,33 @@ impl Catalog {
 
     pub fn market(&self, id: MarketId) -> Option<&Market> {
         self.markets.get(id.index())
+    }
+
+    /// The markets that a `status` filter finds, in the order of listing, from `from` on.
+    pub fn with_filter(&self, filter: &str, from: MarketId) -> impl Iterator<Item = MarketId> {
+        self.by_filter.get(filter).into_iter().flat_map(move |ids| ids.range(from..)).copied()
+    }
+
+    /// How many markets a `status` filter finds.
+    pub fn count(&self, filter: &str) -> usize {
+        self.by_filter.get(filter).map_or(0, BTreeSet::len)
+    }
+
+    /// Changes a market's state at a time.
+    pub fn set_status(&mut self, id: MarketId, status: Status, at: Micros) {
+        let Some(market) = self.markets.get_mut(id.index()) else { return };
+        let before = std::mem::replace(&mut market.status, status);
+        market.updated = at;
+        if market.is_multivariate() {
+            self.multivariate_open += usize::from(status == Status::Active);
+            self.multivariate_open -= usize::from(before == Status::Active);
+        }
+        if before.filter() != status.filter() {
+            if let Some(ids) = self.by_filter.get_mut(before.filter()) {
+                ids.remove(&id);
+            }
+            self.by_filter.entry(status.filter()).or_default().insert(id);
+        }
     }
 
     pub fn market_mut(&mut self, id: MarketId) -> Option<&mut Market> {
@@ -219,6 +264,10 @@ impl Catalog {
         if let Some(event) = self.events.get_mut(listing.event) {
             event.markets.push(id);
         }
+        if listing.collection.is_some() && listing.status == Status::Active {
+            self.multivariate_open += 1;
+        }
+        self.by_filter.entry(listing.status.filter()).or_default().insert(id);
         self.markets.push(Market {
             ticker: listing.ticker,
             uuid: listing.uuid,
@@ -235,6 +284,7 @@ impl Catalog {
             template: listing.template,
             last_ticker: None,
             watchers: Watchers::default(),
+            collection: listing.collection,
         });
         id
     }

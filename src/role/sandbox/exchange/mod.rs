@@ -5,6 +5,7 @@
 //! adapter that talks to it: a mistake there must not be made twice and cancel out.
 
 mod auth;
+mod blast;
 mod capture;
 mod commands;
 mod connection;
@@ -16,15 +17,20 @@ mod frames;
 mod generator;
 mod hub;
 mod inject;
+mod keys;
 mod ledger;
+mod maintenance;
 mod market;
 mod outbox;
 mod publish;
 mod replay;
 mod rest;
+mod rest_faults;
 mod schedule;
 mod server;
+mod sight;
 mod standalone;
+mod troubles;
 mod universe;
 mod venue;
 mod views;
@@ -44,19 +50,20 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::Key;
 pub use ledger::{Counts, Ledger, LedgerDelta, PlaceKind};
+pub use rest_faults::{Lasting, RestFault, RestRule};
 pub use standalone::run_standalone;
+pub use troubles::Trouble;
 
 use auth::Account;
 use capture::Capture;
 use generator::Generator;
 use hub::Hub;
+use keys::KEYS_MAX;
 use replay::Replay;
 use server::{REST_PATH, WS_PATH};
 
 /// The most markets that a generated run lists.
 const MARKETS_MAX: usize = 2_000_000;
-/// The most accounts.
-const KEYS_MAX: usize = 64;
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -76,7 +83,13 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Made up: `rate` changes a second over `markets` markets, for `duration` or without end.
-    Generated { markets: usize, rate: f64, duration: Option<Duration> },
+    Generated {
+        markets: usize,
+        /// Multivariate markets beside them.
+        multivariate: usize,
+        rate: f64,
+        duration: Option<Duration>,
+    },
     /// Recorded frames at `speed` times their pace.
     Replay { files: Vec<PathBuf>, speed: f64 },
     /// Nothing is listed and nothing happens by itself.
@@ -116,8 +129,8 @@ impl Exchange {
                     }
                     Some(Capture::read(files)?)
                 }
-                Source::Generated { markets, rate, .. } => {
-                    if *markets == 0 || *markets > MARKETS_MAX {
+                Source::Generated { markets, multivariate, rate, .. } => {
+                    if *markets == 0 || markets.saturating_add(*multivariate) > MARKETS_MAX {
                         bail!("markets must be 1 to {MARKETS_MAX}, not {markets}");
                     }
                     if !rate.is_finite() || *rate <= 0.0 {
@@ -197,15 +210,45 @@ impl Exchange {
 
     /// Markets that are open for trading.
     pub fn open_markets(&self) -> usize {
-        self.hub.with(|venue| {
-            let open = |market: &&market::Market| market.status == market::Status::Active;
-            venue.catalog.markets.iter().filter(open).count()
-        })
+        self.hub.with(|venue| venue.open_markets())
     }
 
-    /// Drops a key's sockets now and refuses its handshakes (HTTP 503) for that long.
-    pub fn cut(&self, key: usize, time: Duration) {
-        self.hub.cut(key, time);
+    /// Makes trouble for a key, and returns how many connections it befell at once.
+    pub fn trouble(&self, key: usize, trouble: Trouble) -> usize {
+        self.hub.trouble(key, trouble)
+    }
+
+    /// Lets calls of REST go wrong.
+    pub fn rest_fault(&self, rule: RestRule) {
+        self.hub.rest_faults().add(rule);
+    }
+
+    /// Whether a key is sent everything that is published at the moment.
+    pub fn hears(&self, key: usize) -> bool {
+        self.hub.hears(key)
+    }
+
+    /// A maintenance, announced so long before, that lasts so long: returns when trading has
+    /// resumed; at once when there is one already.
+    pub async fn maintain(&self, notice: Duration, lasts: Duration) {
+        if let Some(maintenance) = self.hub.maintain(notice, lasts) {
+            maintenance.await;
+        }
+    }
+
+    /// Multiplies the pace of a generated flow for a while.
+    pub fn burst(&self, factor: f64, time: Duration) {
+        self.hub.burst(venue::Burst::Times(factor), time);
+    }
+
+    /// Lets so many markets a minute be born, live and end for a while.
+    pub fn churn(&self, per_minute: f64, time: Duration) {
+        self.hub.churn(per_minute, time);
+    }
+
+    /// Whether the source has nothing more.
+    pub fn is_finished(&self) -> bool {
+        *self.hub.finished.borrow()
     }
 
     /// Everything published.
@@ -224,9 +267,10 @@ impl Exchange {
 fn spawn_source(hub: &Arc<Hub>, config: Config, capture: Option<Capture>) {
     let task_hub = Arc::clone(hub);
     match config.source {
-        Source::Generated { markets, rate, duration } => {
+        Source::Generated { markets, multivariate, rate, duration } => {
             let seed = config.seed;
-            let generator = hub.with(|venue| Generator::new(venue, seed, markets, rate));
+            let generator =
+                hub.with(|venue| Generator::new(venue, seed, (markets, multivariate), rate));
             let flow = flow::generate(task_hub, generator, seed, rate, duration);
             spawn_when_told(hub, flow);
         }

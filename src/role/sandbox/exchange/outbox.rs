@@ -19,6 +19,18 @@ pub enum Opcode {
     Text,
     Binary,
     Ping,
+    Close,
+}
+
+/// What became of a data frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits to be written.
+    Yes,
+    /// There is no room for it.
+    Full,
+    /// The connection is ending.
+    Closed,
 }
 
 impl Opcode {
@@ -28,6 +40,7 @@ impl Opcode {
             Self::Text => 0x81,
             Self::Binary => 0x82,
             Self::Ping => 0x89,
+            Self::Close => 0x88,
         }
     }
 }
@@ -110,6 +123,22 @@ impl Outbox {
         queue.append(parts);
     }
 
+    /// Appends a data frame unless more than `limit` bytes would wait then.
+    pub fn push_within(&self, limit: usize, parts: &[&[u8]]) -> Pushed {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let (bytes, header_len) = header(Opcode::Text, len);
+        let mut queue = self.lock();
+        if queue.closed {
+            return Pushed::Closed;
+        }
+        if queue.bytes + len > limit {
+            return Pushed::Full;
+        }
+        queue.append(&[bytes.get(..header_len).unwrap_or(&bytes)]);
+        queue.append(parts);
+        Pushed::Yes
+    }
+
     /// Appends bytes that are whole frames already (pongs and close frames of the reader).
     pub fn push_encoded(&self, bytes: &[u8]) {
         let mut queue = self.lock();
@@ -133,6 +162,14 @@ impl Outbox {
     /// Lets the writer look.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Takes nothing more and forgets what waits.
+    pub fn abandon(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.chunks.clear();
+        queue.bytes = 0;
     }
 
     /// Takes nothing more; the writer ends when it has written what is there.

@@ -73,17 +73,27 @@ impl Venue {
         self.put_back(text, no_leg);
     }
 
-    /// Tells everybody who watches the lifecycle. `kind` is the frame's type.
-    pub fn publish_lifecycle(&mut self, subject: &Ticker, kind: &str, msg: &Value) {
+    /// Tells everybody who watches the lifecycle. `kind` is the frame's type; what is about
+    /// multivariate markets has a channel of its own.
+    pub fn publish_lifecycle(
+        &mut self,
+        subject: &Ticker,
+        kind: &str,
+        msg: &Value,
+        multivariate: bool,
+    ) {
         // A `Value` keeps its keys sorted, so this is the canonical form.
         let text = msg.to_string();
-        let message = Message { channel: Channel::Lifecycle, kind, text: &text, no_leg: None };
+        let channel =
+            if multivariate { Channel::MultivariateLifecycle } else { Channel::Lifecycle };
+        let message = Message { channel, kind, text: &text, no_leg: None };
         let receivers = self.fan_out(None, message);
         let event_type = msg.get("event_type").and_then(Value::as_str).unwrap_or(kind).to_owned();
         self.ledger.add_lifecycle(LedgerLifecycle {
             subject: subject.clone(),
             event_type,
             content_hash: text_content(&text),
+            multivariate,
             receivers,
         });
     }
@@ -92,10 +102,10 @@ impl Venue {
     /// says (sometimes twice).
     pub fn publish_close(&mut self, id: MarketId) {
         let (mut text, no_leg) = self.take_texts();
-        self.ledger.add_place(id, PlaceKind::Closed, Book::default());
+        let updated = self.catalog.market(id).map_or(Micros(0), |market| market.updated);
+        self.catalog.set_status(id, Status::Closed, updated);
         let Some(market) = self.catalog.market_mut(id) else { return };
         market.book = Book::default();
-        market.status = Status::Closed;
         frames::put_snapshot(&mut text, market, true);
         let message = Message {
             channel: Channel::OrderbookDelta,
@@ -103,7 +113,8 @@ impl Venue {
             text: &text,
             no_leg: None,
         };
-        self.fan_out(Some(id), message);
+        let heard = !self.fan_out(Some(id), message).is_empty();
+        self.ledger.add_place(id, PlaceKind::Closed { heard }, Book::default());
         self.put_back(text, no_leg);
     }
 }

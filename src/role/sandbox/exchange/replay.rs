@@ -96,6 +96,7 @@ impl Replay {
                 since,
                 close,
                 template: recorded.market.map(Box::new),
+                collection: None,
             });
             markets.push(Playing { id, last: None, closed: false, left: 0, result });
         }

@@ -8,12 +8,11 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::hub::Hub;
-use super::market::{Catalog, Market};
+use super::market::{Catalog, Market, MarketId};
 use super::server::{Body, not_found, reply, reply_json, unauthorised};
 use super::venue::Venue;
 use super::views::{
-    cutoff_json, event_json, market_json, markets_of, orderbook_json, schedule_json, series_json,
-    trade_json,
+    cutoff_json, event_json, market_json, markets_of, orderbook_json, series_json, trade_json,
 };
 use crate::model::Micros;
 
@@ -142,8 +141,12 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
     let parsed = Query::parse(query);
     let segments: Vec<&str> = call.split('/').filter(|segment| !segment.is_empty()).collect();
     let result = match segments.as_slice() {
-        ["exchange", "status"] => Ok(exchange_status(hub)),
-        ["exchange", "schedule"] => Ok(reply_json(StatusCode::OK, &schedule_json())),
+        ["exchange", "status"] => {
+            Ok(reply_json(StatusCode::OK, &hub.with(|venue| venue.status_json())))
+        }
+        ["exchange", "schedule"] => {
+            Ok(reply_json(StatusCode::OK, &hub.with(|venue| venue.schedule_json())))
+        }
         ["historical", "cutoff"] => Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now()))),
         ["markets"] => hub.with(|venue| markets(venue, &parsed)),
         ["markets", "trades"] => trades(hub, &parsed),
@@ -172,17 +175,6 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
         let body = json!({"error": {"code": "bad_request", "message": message}});
         reply_json(StatusCode::BAD_REQUEST, &body)
     })
-}
-
-fn exchange_status(hub: &Hub) -> Response<Body> {
-    let trading = hub.with(|venue| venue.trading);
-    let mut body = json!({"exchange_active": true, "trading_active": trading});
-    if !trading && let Some(body) = body.as_object_mut() {
-        let resume = Micros::now().0.saturating_add(3_600_000_000);
-        let resume = super::frames::cut_time(Micros(resume - resume.rem_euclid(1_000_000)));
-        body.insert("exchange_estimated_resume_time".to_owned(), resume.into());
-    }
-    reply_json(StatusCode::OK, &body)
 }
 
 fn account_limits(per_second: Option<u32>) -> Response<Body> {
@@ -231,17 +223,17 @@ fn markets(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
     let updated = query.number("min_updated_ts")?.map(Micros::from_secs);
     let created = query.number("min_created_ts")?.map(Micros::from_secs);
     let close = query.number("min_close_ts")?.map(Micros::from_secs);
-    // Nothing here is multivariate.
-    let none_fit = match query.get("mve_filter") {
-        None | Some("exclude") => false,
-        Some("only") => true,
+    let multivariate = match query.get("mve_filter") {
+        None => None,
+        Some("exclude") => Some(false),
+        Some("only") => Some(true),
         Some(_) => return Err(Bad("mve_filter")),
     };
     let catalog = &venue.catalog;
     let event_of = |market: &Market| catalog.events.get(market.event).map(|e| e.ticker.as_str());
     let series_of = |market: &Market| catalog.series_of(market).map(|s| s.ticker.as_str());
     let fits = |market: &Market| {
-        !none_fit
+        multivariate.is_none_or(|wanted| market.is_multivariate() == wanted)
             && status.is_none_or(|status| market.status.filter() == status)
             && event.is_none_or(|event| event_of(market) == Some(event))
             && series.is_none_or(|series| series_of(market) == Some(series))
@@ -249,7 +241,16 @@ fn markets(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
             && created.is_none_or(|created| market.created >= created)
             && close.is_none_or(|close| market.close >= close)
     };
-    let (found, next) = if tickers.is_empty() {
+    let (found, next) = if tickers.is_empty()
+        && let Some(status) = status
+    {
+        let from = MarketId(u32::try_from(offset).map_err(|_| Bad("cursor"))?);
+        let ids = catalog.with_filter(status, from);
+        let mut found =
+            ids.filter_map(|id| Some((id, catalog.market(id)?))).filter(|(_, market)| fits(market));
+        let taken: Vec<_> = found.by_ref().take(limit).map(|(_, market)| market).collect();
+        (taken, found.next().map(|(id, _)| id.index()))
+    } else if tickers.is_empty() {
         take_page(&catalog.markets, offset, limit, fits)
     } else {
         // A market that is named is looked up: going through all of them takes too long under lock.

@@ -9,20 +9,25 @@ use serde_json::{Value, json};
 
 use super::flow::whole;
 use super::generator::{Flow, Generator};
-use super::market::{MarketId, Status};
-use super::universe::{event_of, list_market};
+use super::market::{Market, MarketId, Status};
+use super::sight::NEW_FOR;
+use super::universe::{event_of, list_market, list_multivariate};
 use super::venue::Venue;
 use super::views::price_level_structure;
-use crate::model::{Micros, Side, Ticker};
+use crate::model::{Channel, Micros, Side, Ticker};
 
 /// Seconds of flow between two births.
 const BIRTH_SECS: f64 = 3.0;
 /// Seconds of flow between two deaths.
 const DEATH_SECS: f64 = 4.0;
-/// Markets born in a run at most.
+/// Seconds of flow that a market lives that was asked for.
+const LIFE_SECS: f64 = 8.0;
+/// Markets born at once at most, when the source was held up.
+const CHURN_MAX: usize = 50;
+/// One birth in so many is a multivariate market's, where there are any.
+const MULTIVARIATE_ONE_IN: usize = 5;
+/// Markets born in a run at most, but for those that were asked for.
 const BIRTHS_MAX: usize = 300;
-/// How long a new market waits for the recorders before it trades anyway.
-const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// What comes next in a closed market's life.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +48,16 @@ pub(super) struct Schedule {
     /// Markets that may die: a quarter of those listed, never the busiest.
     deaths_max: usize,
     /// Markets born and not activated yet, with the count at which they are.
-    activations: VecDeque<(u64, MarketId, usize)>,
+    activations: VecDeque<(u64, MarketId)>,
     endings: VecDeque<(u64, MarketId, Step)>,
+    /// How many multivariate markets there were ever; 0 means that none are born either.
+    multivariate: usize,
+    /// When the next market is born of those that somebody asked for beside the run's own.
+    churn_next: Option<Instant>,
+    /// When markets born like that end, by the count of changes.
+    lives: VecDeque<(u64, usize)>,
+    /// Changes in such a life.
+    life: u64,
     /// Markets born that do not trade yet, with the time until they are waited for.
     waiting: HashMap<MarketId, Option<Instant>>,
 }
@@ -55,7 +68,7 @@ fn changes(rate: f64, secs: f64, least: u64) -> u64 {
 }
 
 impl Schedule {
-    pub fn new(rate: f64, markets: usize) -> Self {
+    pub fn new(rate: f64, markets: usize, multivariate: usize) -> Self {
         let (birth_every, death_every) =
             (changes(rate, BIRTH_SECS, 100), changes(rate, DEATH_SECS, 150));
         Self {
@@ -68,12 +81,21 @@ impl Schedule {
             deaths_max: markets / 4,
             activations: VecDeque::new(),
             endings: VecDeque::new(),
+            multivariate,
+            churn_next: None,
+            lives: VecDeque::new(),
+            life: changes(rate, LIFE_SECS, 100),
             waiting: HashMap::new(),
         }
     }
 
-    /// Whether a market born during the run may trade.
+    /// Whether a market that was not listed from the beginning may trade.
     pub fn is_ready(&mut self, venue: &Venue, id: MarketId) -> bool {
+        let is_multivariate = venue.catalog.market(id).is_some_and(Market::is_multivariate);
+        if is_multivariate && (venue.takers(id).is_empty() || !venue.is_watched_by_all(id)) {
+            // Nobody has to record them.
+            return false;
+        }
         match self.waiting.get(&id) {
             None => true,
             Some(Some(until)) if Instant::now() < *until && !venue.is_watched_by_all(id) => false,
@@ -98,7 +120,8 @@ impl Generator {
             self.schedule.next_birth += self.schedule.birth_every;
             self.give_birth(venue);
         }
-        if let Some((due, id, _)) = self.schedule.activations.front().copied()
+        self.run_churn(venue);
+        while let Some((due, id)) = self.schedule.activations.front().copied()
             && self.published >= due
         {
             self.schedule.activations.pop_front();
@@ -110,7 +133,16 @@ impl Generator {
             self.schedule.next_death += self.schedule.death_every;
             self.close(venue);
         }
-        if let Some((due, id, step)) = self.schedule.endings.front().copied()
+        while let Some((due, at)) = self.schedule.lives.front().copied()
+            && self.published >= due
+        {
+            self.schedule.lives.pop_front();
+            if let Some(flow) = self.flows.get(at) {
+                self.schedule.waiting.remove(&flow.id);
+            }
+            self.close_market(venue, at);
+        }
+        while let Some((due, id, step)) = self.schedule.endings.front().copied()
             && self.published >= due
         {
             self.schedule.endings.pop_front();
@@ -125,21 +157,52 @@ impl Generator {
         }
     }
 
-    fn give_birth(&mut self, venue: &mut Venue) {
-        let number = venue.catalog.markets.len();
-        let now = self.clock();
-        let (event, is_new) = event_of(venue, number, now);
-        if is_new {
-            announce_event(venue, event);
+    /// Lets the markets be born that somebody asked for: by the clock, because they are no part of
+    /// the run's own order.
+    fn run_churn(&mut self, venue: &mut Venue) {
+        let now = Instant::now();
+        let Some((per_minute, _)) = venue.pace.churn.filter(|(_, until)| now < *until) else {
+            (venue.pace.churn, self.schedule.churn_next) = (None, None);
+            return;
+        };
+        let every = Duration::try_from_secs_f64(60.0 / per_minute).unwrap_or(Duration::MAX);
+        for _ in 0..CHURN_MAX {
+            let next = *self.schedule.churn_next.get_or_insert(now);
+            if next > now {
+                break;
+            }
+            self.schedule.churn_next = next.checked_add(every);
+            let at = self.flows.len();
+            self.give_birth(venue);
+            self.schedule.births -= 1;
+            self.schedule.lives.push_back((self.published + self.schedule.life, at));
         }
-        let (id, character) = list_market(venue, &mut self.rng, number, Status::Initialized, now);
-        self.flows.push(Flow::new(id, character));
+    }
+
+    fn give_birth(&mut self, venue: &mut Venue) {
+        let combos = self.schedule.multivariate;
+        let number = venue.catalog.markets.len() - combos;
+        let now = self.clock();
         self.schedule.births += 1;
+        let is_multivariate = combos > 0 && self.flows.len().is_multiple_of(MULTIVARIATE_ONE_IN);
+        let (id, character) = if is_multivariate {
+            self.schedule.multivariate += 1;
+            let number = combos;
+            list_multivariate(venue, &mut self.rng, number, Status::Initialized, now)
+        } else {
+            let (event, is_new) = event_of(venue, number, now);
+            if is_new {
+                announce_event(venue, event);
+            }
+            list_market(venue, &mut self.rng, number, Status::Initialized, now)
+        };
+        self.others.push(self.flows.len());
+        self.flows.push(Flow::new(id, character));
         self.schedule.waiting.insert(id, None);
         let due = self.published + self.schedule.birth_every / 10;
-        self.schedule.activations.push_back((due, id, number));
+        self.schedule.activations.push_back((due, id));
         let Some(market) = venue.catalog.market(id) else { return };
-        let event = venue.catalog.events.get(event);
+        let event = venue.catalog.events.get(market.event);
         let msg = json!({
             "market_ticker": market.ticker.as_str(),
             "event_type": "created",
@@ -163,11 +226,11 @@ impl Generator {
     }
 
     fn activate(&mut self, venue: &mut Venue, id: MarketId) {
-        let until = Instant::now().checked_add(READY_WITHIN);
+        let until = Instant::now().checked_add(NEW_FOR);
         self.schedule.waiting.insert(id, until);
         let now = self.clock();
-        let Some(market) = venue.catalog.market_mut(id) else { return };
-        (market.status, market.updated) = (Status::Active, now);
+        venue.catalog.set_status(id, Status::Active, now);
+        let Some(market) = venue.catalog.market(id) else { return };
         let ticker = market.ticker.as_str().to_owned();
         tell(venue, id, &json!({"market_ticker": ticker, "event_type": "activated"}));
     }
@@ -178,6 +241,10 @@ impl Generator {
         let listed = self.flows.len();
         // The upper tenth of the ranks trades on.
         let at = self.rng.usize((listed / 10).min(listed.saturating_sub(1))..listed.max(1));
+        self.close_market(venue, at);
+    }
+
+    fn close_market(&mut self, venue: &mut Venue, at: usize) {
         let twice = self.rng.u32(..3) == 0;
         let now = self.clock();
         let Some(flow) = self.flows.get_mut(at) else { return };
@@ -187,6 +254,9 @@ impl Generator {
             return;
         }
         flow.open = false;
+        if let Some(nth) = self.others.iter().position(|other| *other == at) {
+            self.others.swap_remove(nth);
+        }
         venue.publish_close(id);
         if twice {
             venue.publish_close(id);
@@ -219,8 +289,9 @@ impl Generator {
 
 /// Says and notes how a market was decided.
 pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Side, now: Micros) {
+    venue.catalog.set_status(id, Status::Determined, now);
     let Some(market) = venue.catalog.market_mut(id) else { return };
-    (market.status, market.result, market.updated) = (Status::Determined, Some(result), now);
+    market.result = Some(result);
     let msg = json!({
         "market_ticker": market.ticker.as_str(),
         "event_type": "determined",
@@ -233,8 +304,8 @@ pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Side, now: Micr
 
 /// Says and notes that a market is settled.
 pub(super) fn settle(venue: &mut Venue, id: MarketId, now: Micros) {
-    let Some(market) = venue.catalog.market_mut(id) else { return };
-    (market.status, market.updated) = (Status::Finalized, now);
+    venue.catalog.set_status(id, Status::Finalized, now);
+    let Some(market) = venue.catalog.market(id) else { return };
     let msg = json!({
         "market_ticker": market.ticker.as_str(),
         "event_type": "settled",
@@ -244,9 +315,12 @@ pub(super) fn settle(venue: &mut Venue, id: MarketId, now: Micros) {
 }
 
 fn tell(venue: &mut Venue, id: MarketId, msg: &Value) {
-    let ticker = venue.catalog.market(id).map(|market| market.ticker.clone());
-    if let Some(ticker) = ticker {
-        venue.publish_lifecycle(&ticker, "market_lifecycle_v2", msg);
+    let market = venue.catalog.market(id);
+    let market = market.map(|market| (market.ticker.clone(), market.is_multivariate()));
+    if let Some((ticker, is_multivariate)) = market {
+        let channel =
+            if is_multivariate { Channel::MultivariateLifecycle } else { Channel::Lifecycle };
+        venue.publish_lifecycle(&ticker, channel.name(), msg, is_multivariate);
     }
 }
 
@@ -263,5 +337,5 @@ fn announce_event(venue: &mut Venue, at: usize) {
         "series_ticker": series.map_or("", |series| series.ticker.as_str()),
     });
     let ticker: Ticker = event.ticker.clone();
-    venue.publish_lifecycle(&ticker, "event_lifecycle", &msg);
+    venue.publish_lifecycle(&ticker, "event_lifecycle", &msg, false);
 }

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::auth::{self, is_ahead};
 use super::hub::Hub;
-use super::{control, rest, ws};
+use super::{control, rest, rest_faults, ws};
 use crate::model::Micros;
 
 /// Sockets at a time: three recorders of 150 connections, their REST clients, and room to spare.
@@ -144,7 +144,14 @@ async fn answer(
     } else {
         None
     };
-    rest::answer(hub, call, request.uri().query().unwrap_or(""), signer)
+    let query = request.uri().query().unwrap_or("");
+    let fault = hub.rest_faults().take(call, query, signer);
+    match fault {
+        Some(fault) => {
+            rest_faults::answer(fault, query, |query| rest::answer(hub, call, query, signer)).await
+        }
+        None => rest::answer(hub, call, query, signer),
+    }
 }
 
 /// Whether the headers ask for a WebSocket (RFC 6455, section 4.2.1).
@@ -167,10 +174,11 @@ fn upgrade(
     key: usize,
     permit: Permit,
 ) -> Response<Body> {
-    let refused = hub.accounts.get(key).is_some_and(|a| is_ahead(a.gate().refused_until));
-    if refused {
-        let body = json!({"error": "service unavailable"});
-        return reply_json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    let gate = hub.accounts.get(key).map(|account| *account.gate());
+    let refused = gate.filter(|gate| is_ahead(gate.refused_until)).map(|gate| gate.refused_with);
+    if let Some(code) = refused.or_else(|| (!hub.with(|venue| venue.active)).then_some(503)) {
+        let status = StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        return reply_json(status, &rest_faults::refusal(code));
     }
     let Some(accept) = websocket_key(request.headers()).map(derive_accept_key) else {
         let body = json!({"error": "a WebSocket handshake is needed"});

@@ -1,5 +1,7 @@
 //! The markets of a generated run: names, price steps and first books, all from the seed.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 
 use super::market::{Event, Listing, MarketId, NOTIONAL_MICROS, Status};
@@ -10,8 +12,11 @@ use crate::model::{Book, Micros, Price, Size, Ticker};
 const EVENT_MARKETS: usize = 10;
 /// Events of one series.
 const SERIES_EVENTS: usize = 20;
-/// Only the busiest markets begin with a book: the many quiet ones of a large exchange are empty.
-const BOOKS_MAX: usize = 20_000;
+/// Only the busiest markets begin with a deep book: the many quiet ones of a large exchange have two
+/// levels a side.
+const DEEP_BOOKS_MAX: usize = 20_000;
+/// The collection of all multivariate markets.
+const COLLECTION: &str = "KXMVESIM-R";
 /// A market closes so long after it was listed unless the run closes it early, in seconds.
 const OPEN_SECS: i64 = 86_400;
 
@@ -50,9 +55,9 @@ pub fn draw_size(rng: &mut Rng) -> Size {
 }
 
 /// A book around the centre: yes bids below it, the no side above it.
-fn draw_book(rng: &mut Rng, character: Character) -> Book {
+fn draw_book(rng: &mut Rng, character: Character, levels: RangeInclusive<usize>) -> Book {
     let mut side = |sign: i64| -> Vec<(Price, Size)> {
-        let count = rng.usize(3..=10);
+        let count = rng.usize(levels.clone());
         let mut distance = 0;
         let mut levels = Vec::with_capacity(count);
         for _ in 0..count {
@@ -93,8 +98,8 @@ pub fn ticker(text: &str) -> Ticker {
 /// The event that the `number`-th market belongs to, listed when it is new; and whether it is.
 pub fn event_of(venue: &mut Venue, number: usize, now: Micros) -> (usize, bool) {
     let at = number / EVENT_MARKETS;
-    if at < venue.catalog.events.len() {
-        return (at, false);
+    if let Some(event) = venue.catalog.generated.get(at) {
+        return (*event, false);
     }
     let letters = letters(at / SERIES_EVENTS);
     let series = ticker(&format!("KXSIM{letters}"));
@@ -108,6 +113,7 @@ pub fn event_of(venue: &mut Venue, number: usize, now: Micros) -> (usize, bool) 
         markets: Vec::new(),
         template: None,
     });
+    venue.catalog.generated.push(event);
     (event, true)
 }
 
@@ -123,8 +129,9 @@ pub fn list_market(
     let name = venue.catalog.events.get(event).map_or("", |event| event.ticker.as_str());
     let name = format!("{name}-T{:02}", number % EVENT_MARKETS * 10 + 5);
     let character = Character::draw(rng);
-    let filled = status == Status::Active && number < BOOKS_MAX && rng.u32(..10) < 7;
-    let book = if filled { draw_book(rng, character) } else { Book::default() };
+    let filled = status == Status::Active && rng.u32(..10) < 7;
+    let levels = if number < DEEP_BOOKS_MAX { 3..=10 } else { 2..=2 };
+    let book = if filled { draw_book(rng, character, levels) } else { Book::default() };
     let id = venue.list(Listing {
         ticker: ticker(&name),
         uuid: uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid(),
@@ -135,6 +142,46 @@ pub fn list_market(
         since: Micros(now.0 - now.0.rem_euclid(1_000_000)),
         close: Micros(now.0 - now.0.rem_euclid(1_000_000) + OPEN_SECS * 1_000_000),
         template: None,
+        collection: None,
+    });
+    (id, character)
+}
+
+/// Lists the `number`-th multivariate market, all of them in one event.
+pub fn list_multivariate(
+    venue: &mut Venue,
+    rng: &mut Rng,
+    number: usize,
+    status: Status,
+    now: Micros,
+) -> (MarketId, Character) {
+    let name = ticker("KXMVESIM-26DEC31");
+    let known = venue.catalog.events.iter().rposition(|event| event.ticker == name);
+    let event = known.unwrap_or_else(|| {
+        let title = "Simulated combination";
+        let series = venue.catalog.series_index(&ticker("KXMVESIM"), title, "Simulation");
+        venue.catalog.add_event(Event {
+            ticker: name.clone(),
+            series,
+            title: title.to_owned(),
+            updated: now,
+            markets: Vec::new(),
+            template: None,
+        })
+    });
+    let character = Character::draw(rng);
+    let since = Micros(now.0 - now.0.rem_euclid(1_000_000));
+    let id = venue.list(Listing {
+        ticker: ticker(&format!("{name}-S{number:05}")),
+        uuid: uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid(),
+        event,
+        book: draw_book(rng, character, 3..=6),
+        tick_micros: character.tick_micros,
+        status,
+        since,
+        close: Micros(since.0 + OPEN_SECS * 1_000_000),
+        template: None,
+        collection: Some(COLLECTION),
     });
     (id, character)
 }

@@ -2,7 +2,6 @@
 //! so every subscriber sees the same order, and a snapshot stands exactly where its place in the
 //! sequence says.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Filter, Subscription, slot};
 use super::frames;
+use super::keys::Keys;
 use super::ledger::Ledger;
+use super::maintenance::Windows;
 use super::market::{Catalog, ConnectionId, MarketId, Watchers};
-use super::outbox::{Opcode, Outbox};
+use super::outbox::{Opcode, Outbox, Pushed};
+use super::troubles::Pending;
 use crate::model::Channel;
 
 /// Beyond the limit for data, replies are still queued; a client that asks on and on without
@@ -65,6 +67,10 @@ pub struct Happenings {
     pub overflows: u64,
     /// Frames left out on demand.
     pub dropped: u64,
+    /// Frames sent twice on demand.
+    pub repeated: u64,
+    /// Frames that a dead subscription did not send.
+    pub withheld: u64,
     /// Changes that took a level below zero.
     pub below_zero: u64,
     /// Commands received.
@@ -73,20 +79,43 @@ pub struct Happenings {
     pub connections: u64,
 }
 
+/// The rate of a burst.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Burst {
+    /// So many times the run's rate.
+    Times(f64),
+    /// So many changes a second.
+    Rate(f64),
+}
+
+/// Changes of the pace of a generated flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Pace {
+    /// Another rate, until then.
+    pub burst: Option<(Burst, Instant)>,
+    /// Births a minute, and until when.
+    pub churn: Option<(f64, Instant)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Venue {
     pub catalog: Catalog,
     pub ledger: Arc<Ledger>,
     pub limits: Limits,
     pub happenings: Happenings,
-    /// While the exchange is in maintenance nothing trades.
+    /// While trading pauses nothing is published.
     pub trading: bool,
+    /// While the exchange is in maintenance nobody can connect.
+    pub active: bool,
+    pub windows: Windows,
+    /// Changes of the pace that somebody asked for.
+    pub pace: Pace,
+    /// Misbehaviour that waits for its occasion.
+    pub pending: Pending,
     connections: Vec<Option<Connection>>,
     free: Vec<ConnectionId>,
     /// Connections whose subscription has no filter, by channel.
     unfiltered: [Vec<ConnectionId>; 5],
-    /// Frames still to leave out, by key and channel.
-    drops: HashMap<(usize, usize), u64>,
     dirty: Vec<ConnectionId>,
     overflowed: Vec<ConnectionId>,
     text: String,
@@ -102,10 +131,13 @@ impl Venue {
             limits: Limits::default(),
             happenings: Happenings::default(),
             trading: true,
+            active: true,
+            windows: Windows::default(),
+            pace: Pace::default(),
+            pending: Pending::default(),
             connections: Vec::new(),
             free: Vec::new(),
             unfiltered: Default::default(),
-            drops: HashMap::new(),
             dirty: Vec::new(),
             overflowed: Vec::new(),
             text: String::new(),
@@ -126,29 +158,32 @@ impl Venue {
         (self.text, self.text_no_leg) = (text, no_leg);
     }
 
-    /// Queues a message for everybody who watches, and returns how many do.
-    pub fn fan_out(&mut self, market: Option<MarketId>, message: Message<'_>) -> u32 {
+    /// Queues a message for everybody who watches, and returns whom it was sent to.
+    pub fn fan_out(&mut self, market: Option<MarketId>, message: Message<'_>) -> Keys {
+        let channel = message.channel;
         let watching = market.and_then(|id| self.catalog.market(id)).map(|market| &market.watchers);
-        let named = match (watching, message.channel) {
+        let named = match (watching, channel) {
             (Some(watchers), Channel::OrderbookDelta) => watchers.book.as_slice(),
             (Some(watchers), Channel::Trade) => watchers.trade.as_slice(),
             (Some(watchers), Channel::Ticker) => watchers.ticker.as_slice(),
             _ => &[],
         };
-        let all = self.unfiltered.get(slot(message.channel)).map_or(&[][..], Vec::as_slice);
-        let mut receivers = 0;
+        let all = self.unfiltered.get(slot(channel)).map_or(&[][..], Vec::as_slice);
+        let troubled = !self.pending.is_idle();
+        let mut receivers = Keys::default();
         for &id in named.iter().chain(all) {
             let Some(Some(connection)) = self.connections.get_mut(id.index()) else { continue };
-            let key = (connection.key, slot(message.channel));
+            let key = connection.key;
             let Some(subscription) =
-                connection.subscriptions.get_mut(key.1).and_then(Option::as_mut)
+                connection.subscriptions.get_mut(slot(channel)).and_then(Option::as_mut)
             else {
                 continue;
             };
-            if let Some(left) = self.drops.get_mut(&key)
-                && *left > 0
-            {
-                *left -= 1;
+            if subscription.dead {
+                self.happenings.withheld += 1;
+                continue;
+            }
+            if troubled && self.pending.take_drop(key, channel) {
                 subscription.seq += 1;
                 self.happenings.dropped += 1;
                 continue;
@@ -157,21 +192,29 @@ impl Venue {
                 Some(no_leg) if !subscription.yes_leg => no_leg,
                 _ => message.text,
             };
-            if connection.outbox.bytes() + text.len() > self.limits.outbox_bytes {
-                self.overflowed.push(id);
-                continue;
-            }
-            data_envelope(&mut self.envelope, message.kind, subscription, message.channel, 0);
+            data_envelope(&mut self.envelope, message.kind, subscription, channel, 0);
             let parts = [self.envelope.as_bytes(), text.as_bytes(), b"}"];
-            connection.outbox.push(Opcode::Text, &parts);
+            match connection.outbox.push_within(self.limits.outbox_bytes, &parts) {
+                Pushed::Yes => receivers.insert(key),
+                Pushed::Full => {
+                    // The frame was not sent, so its number is the terminal error's.
+                    subscription.seq -= i64::from(channel.is_sequenced());
+                    self.overflowed.push(id);
+                    continue;
+                }
+                Pushed::Closed => continue,
+            }
+            if troubled && self.pending.take_repeat(key, channel) {
+                connection.outbox.push(Opcode::Text, &parts);
+                self.happenings.repeated += 1;
+            }
             if !std::mem::replace(&mut connection.marked, true) {
                 self.dirty.push(id);
             }
-            receivers += 1;
         }
         while let Some(id) = self.overflowed.pop() {
             self.happenings.overflows += 1;
-            self.terminate(id, message.channel, 25);
+            self.terminate(id, channel, 25);
         }
         receivers
     }
@@ -188,7 +231,9 @@ impl Venue {
             key,
             outbox,
             cut,
+            ghost: CancellationToken::new(),
             subscriptions: Default::default(),
+            ended: None,
             last_sid: 0,
             commands: 0,
             second: now,
@@ -224,6 +269,19 @@ impl Venue {
         self.connections.get_mut(id.index())?.as_mut()
     }
 
+    /// A live connection.
+    pub fn seat(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(id.index())?.as_ref()
+    }
+
+    /// Notes that a connection's writer has something new.
+    pub fn mark(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        if !std::mem::replace(&mut connection.marked, true) {
+            self.dirty.push(id);
+        }
+    }
+
     /// All live connections.
     pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         (0..)
@@ -239,9 +297,7 @@ impl Venue {
         if connection.outbox.bytes() > OUTBOX_BYTES_HARD_MAX {
             connection.cut.cancel();
         }
-        if !std::mem::replace(&mut connection.marked, true) {
-            self.dirty.push(id);
-        }
+        self.mark(id);
     }
 
     /// Queues one snapshot in sequence. `command` 0 is none.
@@ -258,6 +314,18 @@ impl Venue {
             self.send(id, Opcode::Text, &[head.as_bytes(), text.as_bytes(), b"}"]);
         }
         self.envelope = head;
+        self.put_back(text, no_leg);
+    }
+
+    /// Queues a market's book under a number of somebody else's choice.
+    pub fn send_snapshot_as(&mut self, id: ConnectionId, market: MarketId, sid: i64, seq: i64) {
+        let (mut text, no_leg) = self.take_texts();
+        if let Some(market) = self.catalog.market(market) {
+            frames::put_snapshot(&mut text, market, true);
+            let head =
+                format!("{{\"type\":\"orderbook_snapshot\",\"sid\":{sid},\"seq\":{seq},\"msg\":");
+            self.send(id, Opcode::Text, &[head.as_bytes(), text.as_bytes(), b"}"]);
+        }
         self.put_back(text, no_leg);
     }
 
@@ -325,54 +393,21 @@ impl Venue {
                 }
             }
         }
+        if let Some(connection) = self.connection(id).filter(|_| channel == Channel::OrderbookDelta)
+        {
+            connection.ended = Some((subscription.sid, subscription.seq));
+        }
         Some(subscription)
     }
 
     /// Ends a subscription by a terminal error: without an id, in sequence, the socket lives on.
-    pub fn terminate(&mut self, id: ConnectionId, channel: Channel, code: u8) {
-        if let Some(mut subscription) = self.unsubscribe(id, channel) {
-            let place = Some((subscription.sid, subscription.next()));
-            let reply = frames::error_reply(code, 0, place, None);
-            self.send(id, Opcode::Text, &[reply.as_bytes()]);
-        }
-    }
-
-    /// Leaves out the next frames of a key's subscriptions of a channel; their numbers are used.
-    pub fn drop_next(&mut self, key: usize, channel: Channel, frames: u64) {
-        self.drops.insert((key, slot(channel)), frames);
-    }
-
-    /// Order-book subscriptions that are live, counted as (key, market): a market that two
-    /// connections of one key watch counts once.
-    pub fn subscribed_markets(&self) -> usize {
-        let mut keys = Vec::new();
-        let mut total = 0;
-        for market in &self.catalog.markets {
-            keys.clear();
-            keys.extend(market.watchers.book.iter().filter_map(|id| self.key_of(*id)));
-            keys.sort_unstable();
-            keys.dedup();
-            total += keys.len();
-        }
-        total
-    }
-
-    fn key_of(&self, id: ConnectionId) -> Option<usize> {
-        Some(self.connections.get(id.index())?.as_ref()?.key)
-    }
-
-    /// Whether every key that takes order books at all takes this market's.
-    pub fn is_watched_by_all(&self, market: MarketId) -> bool {
-        let books = slot(Channel::OrderbookDelta);
-        let wanting: BTreeSet<usize> = self
-            .connections()
-            .filter(|(_, c)| c.subscriptions.get(books).is_some_and(Option::is_some))
-            .map(|(_, c)| c.key)
-            .collect();
-        let Some(market) = self.catalog.market(market) else { return false };
-        let having: BTreeSet<usize> =
-            market.watchers.book.iter().filter_map(|id| self.key_of(*id)).collect();
-        having.is_superset(&wanting)
+    /// Returns whether there was one.
+    pub fn terminate(&mut self, id: ConnectionId, channel: Channel, code: u8) -> bool {
+        let Some(mut subscription) = self.unsubscribe(id, channel) else { return false };
+        let place = Some((subscription.sid, subscription.next()));
+        let reply = frames::error_reply(code, 0, place, None);
+        self.send(id, Opcode::Text, &[reply.as_bytes()]);
+        true
     }
 
     /// Whether somebody who still reads has so much waiting that the source should wait too. One

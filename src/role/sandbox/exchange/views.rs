@@ -59,6 +59,8 @@ struct Plain<'a> {
     rules_secondary: &'a str,
     price_level_structure: &'a str,
     price_ranges: [PriceRange; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mve_collection_ticker: Option<&'static str>,
     #[serde(flatten)]
     live: Live,
 }
@@ -152,6 +154,7 @@ pub fn market_json(catalog: &Catalog, market: &Market) -> String {
                     end: "1.0000",
                     step: Price::from_micros(market.tick_micros).to_string(),
                 }],
+                mve_collection_ticker: market.collection,
                 live,
             })
         }
@@ -233,8 +236,8 @@ pub fn series_json(series: &Series) -> Value {
 }
 
 /// When the exchange trades: always. A day's session that closes at its opening hour lasts until the
-/// next day's. No maintenance is announced.
-pub fn schedule_json() -> Value {
+/// next day's. `windows` are the maintenances that were announced.
+pub fn schedule_json(windows: &[Value]) -> Value {
     const DAYS: [&str; 7] =
         ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
     let mut week = Map::new();
@@ -243,7 +246,7 @@ pub fn schedule_json() -> Value {
     for day in DAYS {
         week.insert(day.to_owned(), json!([{"open_time": "00:00", "close_time": "00:00"}]));
     }
-    json!({"schedule": {"standard_hours": [week], "maintenance_windows": []}})
+    json!({"schedule": {"standard_hours": [week], "maintenance_windows": windows}})
 }
 
 /// What is older than these times is served by the historical calls; nothing here is so old.

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -22,6 +22,8 @@ use super::outbox::{Opcode, Outbox};
 
 /// The longest command accepted: 500,000 tickers of 30 characters and then some.
 const COMMAND_BYTES_MAX: usize = 32 << 20;
+/// How long a client may take to see that we closed.
+const LINGER: Duration = Duration::from_secs(1);
 /// Commands are small and rare.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
@@ -77,8 +79,13 @@ pub(super) async fn serve(hub: Arc<Hub>, socket: TcpStream, early: Vec<u8>, key:
     let (read, write) = socket.into_split();
     let outbox = Arc::new(Outbox::default());
     let cut = hub.stop.child_token();
-    let id = hub.with(|venue| venue.connect(key, Arc::clone(&outbox), cut.clone()));
-    let writer = write_frames(Arc::clone(&hub), write, Arc::clone(&outbox), cut.clone(), key);
+    let (id, ghost) = hub.with(|venue| {
+        let id = venue.connect(key, Arc::clone(&outbox), cut.clone());
+        (id, venue.connection(id).map(|connection| connection.ghost.clone()).unwrap_or_default())
+    });
+    let ends = Ends { cut: cut.clone(), ghost: ghost.clone(), read: CancellationToken::new() };
+    let read_ended = ends.read.clone();
+    let writer = write_frames(Arc::clone(&hub), write, Arc::clone(&outbox), ends, key);
     let writer = hub.tasks.spawn(writer);
 
     let config = WebSocketConfig::default()
@@ -92,9 +99,14 @@ pub(super) async fn serve(hub: Arc<Hub>, socket: TcpStream, early: Vec<u8>, key:
     let mut heartbeat = tokio::time::interval(hub.ping_interval);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.tick().await;
+    let mut vanished = false;
     loop {
         tokio::select! {
             () = cut.cancelled() => break,
+            () = ghost.cancelled() => {
+                vanished = true;
+                break;
+            }
             _ = heartbeat.tick() => {
                 let mute = hub.accounts.get(key).is_some_and(|a| is_ahead(a.gate().mute_until));
                 if !mute {
@@ -115,6 +127,16 @@ pub(super) async fn serve(hub: Arc<Hub>, socket: TcpStream, early: Vec<u8>, key:
         }
     }
     hub.with(|venue| venue.disconnect(id));
+    if vanished {
+        // Whatever the client says is heard by nobody, until it gives up.
+        let listen = async { while socket.next().await.is_some_and(|heard| heard.is_ok()) {} };
+        tokio::select! {
+            () = cut.cancelled() => {}
+            () = listen => {}
+        }
+        cut.cancel();
+    }
+    read_ended.cancel();
     // A close frame that is still queued goes out before the socket does.
     outbox.close();
     if writer.await.is_err() {
@@ -122,14 +144,24 @@ pub(super) async fn serve(hub: Arc<Hub>, socket: TcpStream, early: Vec<u8>, key:
     }
 }
 
+/// What ends the writer of a connection.
+struct Ends {
+    cut: CancellationToken,
+    /// From then on nothing is written, and the socket stays open until it is cut.
+    ghost: CancellationToken,
+    /// The reader has heard the last of the client.
+    read: CancellationToken,
+}
+
 /// Writes what the outbox holds, chunk by chunk, until it is closed or the connection is cut.
 async fn write_frames(
     hub: Arc<Hub>,
     mut write: OwnedWriteHalf,
     outbox: Arc<Outbox>,
-    cut: CancellationToken,
+    ends: Ends,
     key: usize,
 ) {
+    let Ends { cut, ghost, read } = ends;
     let work = async {
         let mut chunk = Vec::new();
         while let Some(next) = outbox.next(chunk).await {
@@ -140,9 +172,18 @@ async fn write_frames(
         write.shutdown().await
     };
     tokio::select! {
+        biased;
         () = cut.cancelled() => {}
-        ended = work => if let Err(error) = ended {
-            tracing::debug!(key, %error, "write to a client");
+        () = ghost.cancelled() => cut.cancelled().await,
+        ended = work => match ended {
+            // A socket that is closed while something unread waits in it is reset, and the client
+            // would not see the close frame.
+            Ok(()) => tokio::select! {
+                () = cut.cancelled() => {}
+                () = read.cancelled() => {}
+                () = tokio::time::sleep(LINGER) => {}
+            },
+            Err(error) => tracing::debug!(key, %error, "write to a client"),
         }
     }
     // The reader may be waiting for a client that will never speak again.

@@ -19,21 +19,21 @@ use super::super::hub::Hold;
 use super::super::inject::Injection;
 use super::super::server::{REST_PATH, WS_PATH};
 use super::super::venue::Limits;
-use super::super::{Config, Exchange, Source};
+use super::super::{Config, Exchange, Source, Trouble};
 use super::*;
 use crate::model::Channel;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Running {
-    exchange: Exchange,
+pub(super) struct Running {
+    pub exchange: Exchange,
     stop: CancellationToken,
 }
 
 impl Running {
-    async fn start(source: Source) -> Self {
+    pub async fn start(source: Source) -> Self {
         let stop = CancellationToken::new();
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -46,19 +46,25 @@ impl Running {
         Self { exchange, stop }
     }
 
-    async fn generated(markets: usize, rate: f64) -> Self {
+    pub async fn generated(markets: usize, rate: f64) -> Self {
         let duration = Some(Duration::from_secs(1));
-        Self::start(Source::Generated { markets, rate, duration }).await
+        Self::start(Source::Generated { markets, multivariate: 3, rate, duration }).await
     }
 
-    async fn connect(&self, key: usize) -> Result<Socket, WsError> {
+    pub async fn connect(&self, key: usize) -> Result<Socket, WsError> {
         let mut request = self.exchange.ws_url().into_client_request().unwrap();
         let now = Micros::now().0 / 1000;
         request.headers_mut().extend(sign(&self.exchange.key(key), now, "GET", WS_PATH));
         connect_async(request).await.map(|(socket, _)| socket)
     }
 
-    async fn call(&self, method: &str, url: &str, signed: bool, body: &str) -> (StatusCode, Value) {
+    pub async fn call(
+        &self,
+        method: &str,
+        url: &str,
+        signed: bool,
+        body: &str,
+    ) -> (StatusCode, Value) {
         let mut request = Request::builder().method(method).uri(url);
         if signed {
             let path = url.split_once("/trade-api").unwrap().1.split('?').next().unwrap();
@@ -74,24 +80,24 @@ impl Running {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
-    async fn get(&self, call: &str) -> Value {
+    pub async fn get(&self, call: &str) -> Value {
         let url = format!("{}{call}", self.exchange.rest_url());
         let (status, body) = self.call("GET", &url, false, "").await;
         assert_eq!(status, StatusCode::OK, "{call}: {body}");
         body
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         timeout(PATIENCE, self.exchange.stopped()).await.expect("all tasks end");
     }
 }
 
-async fn send(socket: &mut Socket, command: Value) {
+pub(super) async fn send(socket: &mut Socket, command: Value) {
     socket.send(Message::text(command.to_string())).await.unwrap();
 }
 
-async fn next(socket: &mut Socket) -> Value {
+pub(super) async fn next(socket: &mut Socket) -> Value {
     loop {
         match timeout(PATIENCE, socket.next()).await.expect("a frame in time") {
             Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
@@ -104,7 +110,7 @@ async fn next(socket: &mut Socket) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_clients_fold_the_same_books_as_the_ledger() {
     let running = Running::generated(30, 4_000.0).await;
-    let listed = running.get("/markets?limit=1000&status=open").await;
+    let listed = running.get("/markets?limit=1000&status=open&mve_filter=exclude").await;
     let tickers: Vec<Value> =
         listed["markets"].as_array().unwrap().iter().map(|m| m["ticker"].clone()).collect();
     assert_eq!(tickers.len(), 30);
@@ -180,7 +186,7 @@ async fn handshakes_are_checked_and_cut_keys_are_refused() {
 
     let mut socket = running.connect(0).await.unwrap();
     let mut other = running.connect(1).await.unwrap();
-    running.exchange.cut(0, Duration::from_millis(400));
+    running.exchange.trouble(0, Trouble::Cut(Duration::from_millis(400)));
     let ended = timeout(PATIENCE, async { while let Some(Ok(_)) = socket.next().await {} });
     ended.await.expect("a cut socket ends");
     assert_eq!(status(running.connect(0).await).0, StatusCode::SERVICE_UNAVAILABLE);
@@ -243,7 +249,8 @@ async fn rest_pages_filters_and_limits() {
     let (mut cursor, mut tickers) = (String::new(), std::collections::BTreeSet::new());
     let mut pages = 0;
     loop {
-        let page = running.get(&format!("/markets?limit=1000&cursor={cursor}")).await;
+        let page =
+            running.get(&format!("/markets?limit=1000&mve_filter=exclude&cursor={cursor}")).await;
         pages += 1;
         for market in page["markets"].as_array().unwrap() {
             for key in ["event_ticker", "open_time", "close_time", "status", "rules_primary"] {
@@ -266,9 +273,12 @@ async fn rest_pages_filters_and_limits() {
     let two = tickers.iter().take(2).cloned().collect::<Vec<_>>().join("%2C");
     let named = running.get(&format!("/markets?tickers={two}")).await;
     assert_eq!(named["markets"].as_array().unwrap().len(), 2);
-    for (filter, count) in
-        [("status=settled", 0), ("mve_filter=only", 0), ("min_updated_ts=9999999999", 0)]
-    {
+    for (filter, count) in [
+        ("status=settled", 0),
+        ("mve_filter=only", 3),
+        ("mve_filter=only&status=open", 3),
+        ("min_updated_ts=9999999999", 0),
+    ] {
         let found = running.get(&format!("/markets?{filter}")).await;
         assert_eq!(found["markets"].as_array().unwrap().len(), count, "{filter}");
     }
@@ -277,7 +287,7 @@ async fn rest_pages_filters_and_limits() {
     let events = running.get("/events?limit=200&with_nested_markets=true").await;
     assert_eq!(events["events"].as_array().unwrap().len(), 200);
     assert_eq!(events["events"][0]["markets"].as_array().unwrap().len(), 10);
-    assert_eq!(running.get("/series").await["series"].as_array().unwrap().len(), 12);
+    assert_eq!(running.get("/series").await["series"].as_array().unwrap().len(), 13);
     assert_eq!(running.get("/exchange/status").await["trading_active"], true);
 
     let root = running.exchange.rest_url();
@@ -341,7 +351,7 @@ async fn the_control_plane_breaks_things_on_demand() {
     assert!(running.exchange.inject(&bytes).unwrap() >= 1);
     let binary = timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(binary.into_data()[..], [0xff, 0xfe]);
-    running.exchange.terminate(1, Channel::Trade, 10);
+    running.exchange.trouble(1, Trouble::Terminate(Channel::Trade, 10));
     let error = next(&mut socket).await;
     assert_eq!((error["msg"]["code"].as_u64(), error.get("id")), (Some(10), None));
 

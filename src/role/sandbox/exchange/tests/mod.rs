@@ -3,8 +3,11 @@
 
 mod flow;
 mod live;
+mod outages;
 mod protocol;
 mod replayed;
+mod scale;
+mod troubles;
 
 use std::sync::Arc;
 
@@ -66,6 +69,7 @@ fn venue(markets: usize) -> Venue {
             since: T0,
             close: T0,
             template: None,
+            collection: None,
         });
     }
     venue
@@ -89,8 +93,22 @@ impl Client {
         self.frames()
     }
 
-    /// All frames since the last call.
+    /// All frames since the last call, which are all JSON.
     fn frames(&self) -> Vec<Value> {
+        self.raw().iter().map(|payload| serde_json::from_slice(payload).unwrap()).collect()
+    }
+
+    /// The payloads of all text frames since the last call.
+    fn raw(&self) -> Vec<Vec<u8>> {
+        let text = |(first, payload)| {
+            assert_eq!(first, 0x81, "an unfragmented text frame");
+            payload
+        };
+        self.raw_frames().into_iter().map(text).collect()
+    }
+
+    /// All frames since the last call, each with its first byte.
+    fn raw_frames(&self) -> Vec<(u8, Vec<u8>)> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.outbox.try_next() {
             bytes.extend(chunk);
@@ -98,7 +116,6 @@ impl Client {
         let mut frames = Vec::new();
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            assert_eq!(rest[0], 0x81, "an unfragmented text frame");
             let (header, len) = match rest[1] {
                 126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
                 127 => {
@@ -107,7 +124,7 @@ impl Client {
                 }
                 len => (2, usize::from(len)),
             };
-            frames.push(serde_json::from_slice(&rest[header..header + len]).unwrap());
+            frames.push((rest[0], rest[header..header + len].to_vec()));
             rest = &rest[header + len..];
         }
         frames

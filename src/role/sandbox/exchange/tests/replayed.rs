@@ -156,7 +156,7 @@ fn the_ledger_holds_exactly_what_the_files_hold() {
     for place in &places {
         match place.kind {
             PlaceKind::Resubscribed => assert_eq!(place.folded, place.stated, "{}", place.ticker),
-            PlaceKind::Closed => assert!(place.stated.is_empty()),
+            PlaceKind::Closed { .. } => assert!(place.stated.is_empty()),
         }
     }
     let books = venue.ledger.books();

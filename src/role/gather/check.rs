@@ -1,0 +1,111 @@
+//! `kalshi gather --check`: everything that a running gatherer needs, tried once, changing nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::Config;
+use crate::kalshi::rest::{Rest, RestError, Settings};
+use crate::kalshi::session;
+use crate::kalshi::socket::{self, ConnectError};
+use crate::model::Micros;
+use crate::ops::http;
+use crate::pg::migrate::{self, Schema};
+
+/// One call or handshake of the check: somebody waits for it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A clock that differs by more makes the exchange refuse signatures.
+const CLOCK_MICROS_MAX: i64 = 2_000_000;
+
+/// Connects to everything that the configuration names and changes nothing.
+///
+/// # Errors
+/// The first thing that a running gatherer could not work with, in words that say what to do.
+pub async fn run(config: Config) -> Result<()> {
+    let client = config.database.connect().await?;
+    migrate::check(&client, Schema::Gatherer).await?;
+    let settings = Settings { timeout: TIMEOUT, attempts_max: 1, ..config.rest_settings() };
+    let rest = Rest::new(&config.api, settings)?;
+    let url = &config.api.rest_url;
+    let status = rest.status().await;
+    status.with_context(|| format!("ask {url} for the exchange's status (api.rest_url)"))?;
+    rest.learn_limits().await.map_err(|error| key_problem(&rest, url, &error))?;
+    let settings = session::Settings { connect_timeout: TIMEOUT, ..session::Settings::default() };
+    let handshake = socket::connect(&config.api, Micros::now(), &settings).await;
+    drop(handshake.map_err(|error| handshake_problem(&config.api.ws_url, &error))?);
+    let dir = &config.journal.dir;
+    anyhow::ensure!(
+        dir.is_dir() || !dir.exists(),
+        "journal.dir {} is there and is no directory",
+        dir.display()
+    );
+    // Taken and given back at once: a port that another process listens on is said here.
+    http::Server::bind(&config.server).await?;
+    Ok(())
+}
+
+/// A refused key in plain words: the exchange's own are the same for each of the reasons.
+fn key_problem(rest: &Rest, url: &str, error: &RestError) -> anyhow::Error {
+    if !error.is_auth() {
+        return anyhow::anyhow!("ask {url} for the account's limits: {error}");
+    }
+    let skew = rest.clock_offset_micros().filter(|offset| offset.abs() > CLOCK_MICROS_MAX);
+    anyhow::anyhow!("{url} refused the key: {}; it answered {error}", reason(skew))
+}
+
+fn handshake_problem(url: &str, error: &ConnectError) -> anyhow::Error {
+    match error {
+        ConnectError::Refused { skew_ms, .. } => {
+            let skew = skew_ms.map(|ms| ms.saturating_mul(1000));
+            anyhow::anyhow!("{url} refused the key: {}; {error}", reason(skew))
+        }
+        _ => anyhow::anyhow!("open a WebSocket to {url} (api.ws_url): {error}"),
+    }
+}
+
+fn reason(skew_micros: Option<i64>) -> String {
+    match skew_micros {
+        Some(micros) => {
+            let seconds = micros.abs() / 1_000_000;
+            let way = if micros > 0 { "behind" } else { "ahead of" };
+            format!(
+                "this machine's clock is about {seconds} s {way} the exchange's, so signatures are \
+                 out of date: synchronise it (NTP)"
+            )
+        }
+        None => "api.key_id is unknown there, or api.private_key_file is not its key; keys of the \
+                 demo exchange and of production are not interchangeable"
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kalshi::testing::{credentials, serve_rest, soon};
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let refused =
+            |skew_ms| ConnectError::Refused { code: 401, body: "NOT_FOUND".into(), skew_ms };
+        let text = handshake_problem("wss://x", &refused(None)).to_string();
+        assert!(text.contains("api.key_id") && text.contains("NOT_FOUND"), "{text}");
+        let text = handshake_problem("wss://x", &refused(Some(-61_000))).to_string();
+        assert!(text.contains("61 s ahead of") && text.contains("NTP"), "{text}");
+        let text = handshake_problem("wss://x", &ConnectError::Timeout(TIMEOUT)).to_string();
+        assert!(text.contains("api.ws_url"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_is_told_from_an_exchange_that_is_away() {
+        let api = serve_rest(|_| (401, r#"{"code":"authentication_error"}"#.to_owned())).await;
+        assert!(api.credentials.is_some() && credentials().key_id() == "key-1");
+        let settings = Settings { timeout: TIMEOUT, attempts_max: 1, ..Settings::default() };
+        let rest = Rest::new(&api, settings).unwrap();
+        let error = soon("limits", rest.learn_limits()).await.unwrap_err();
+        let text = key_problem(&rest, &api.rest_url, &error).to_string();
+        assert!(text.contains("refused the key") && text.contains("demo"), "{text}");
+        let away = RestError::Timeout(TIMEOUT);
+        assert!(!key_problem(&rest, "u", &away).to_string().contains("refused"), "{away}");
+    }
+}

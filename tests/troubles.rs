@@ -1,0 +1,214 @@
+//! A gatherer alone, over a real PostgreSQL, when something is wrong: REST in a storm from the first
+//! call on, an exchange that ignores what was asked for, a database that hangs, a journal that
+//! reaches its budget under fifty times the usual flow.
+
+#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
+
+mod support;
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Cluster, Exchange, GathererFile, Process, gatherer_file, get, migrate, wait_for};
+
+/// A gatherer with its own exchange and database. Dropped in this order.
+struct Alone {
+    gatherer: Process,
+    exchange: Exchange,
+    file: GathererFile,
+    cluster: Cluster,
+    root: tempfile::TempDir,
+}
+
+impl Alone {
+    /// Starts it after `before` was done to the exchange; `settings` are lines for its configuration.
+    fn start(markets: &str, rate: &str, settings: &str, before: impl Fn(&Exchange)) -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let cluster = Cluster::start(root.path());
+        cluster.sql("postgres", "CREATE DATABASE g1");
+        let exchange = Exchange::start(&["--markets", markets, "--rate", rate, "--seed", "6"]);
+        before(&exchange);
+        let file = gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1");
+        let text = fs::read_to_string(&file.path).expect("the configuration");
+        let journal = text.lines().find(|line| line.starts_with("journal:")).expect("the journal");
+        let text = match settings {
+            "" => text,
+            settings => text.replace(journal, settings),
+        };
+        let text = text.replace("JOURNAL", &file.journal.display().to_string());
+        fs::write(&file.path, text).expect("write the configuration");
+        migrate(&file.path);
+        let log = root.path().join("g1.log");
+        let gatherer = Process::start(&["gather", "--config", config(&file)], log);
+        Self { gatherer, exchange, file, cluster, root }
+    }
+
+    fn number(&self, query: &str) -> i64 {
+        self.cluster.number("g1", query)
+    }
+
+    fn deltas(&self) -> i64 {
+        self.number("SELECT head FROM logs WHERE name = 'orderbook_deltas'")
+    }
+
+    fn health(&self) -> Value {
+        serde_json::from_str(&get(&self.file.health, "/health")).unwrap_or_default()
+    }
+
+    fn wait_healthy(&self) {
+        wait_for("health", || (self.health()["status"] == "healthy").then_some(()));
+    }
+}
+
+fn config(file: &GathererFile) -> &str {
+    file.path.to_str().expect("a path of ours is UTF-8")
+}
+
+#[test]
+fn a_storm_over_rest_delays_the_list_and_loses_no_market() {
+    // Each fault for its number of calls, one after another: the first lists meet all of them.
+    let storm = |exchange: &Exchange| {
+        for fault in [
+            "fault=status&status=503&n=2",
+            "fault=status&status=429&n=2",
+            "fault=slow&delay_ms=300&n=2",
+            "fault=repeat-cursor&n=2",
+            "fault=empty-page&n=1",
+            "fault=shift-back&items=7&n=2",
+            "fault=shift-on&items=7&n=2",
+        ] {
+            let answer = exchange.control(&format!("/rest?{fault}&key=0&path=/markets"), "");
+            assert!(!answer.contains("error"), "{fault}: {answer}");
+        }
+    };
+    let alone = Alone::start("2500", "200", "", storm);
+    wait_for("every market's book", || {
+        let books = alone.health()["components"]["books"].clone();
+        (books["with_snapshot"].as_u64() >= Some(2500)).then_some(())
+    });
+    alone.wait_healthy();
+    let with_snapshot =
+        "SELECT count(DISTINCT ticker) FROM orderbook_snapshots WHERE source = 'ws'";
+    wait_for("every snapshot's row", || (alone.number(with_snapshot) >= 2500).then_some(()));
+}
+
+#[test]
+fn an_exchange_that_ignores_use_yes_price_is_said_aloud() {
+    let alone = Alone::start("60", "300", "", |exchange| {
+        exchange.control("/yes-price?key=0&ignore=true", "");
+    });
+    wait_for("the warning", || {
+        alone.gatherer.log().contains("the exchange seems to ignore use_yes_price").then_some(())
+    });
+}
+
+#[test]
+fn a_market_is_recorded_within_two_seconds_of_its_creation() {
+    let alone = Alone::start("60", "300", "", |_| {});
+    alone.wait_healthy();
+    alone.exchange.control("/churn?per_minute=1000&ms=15000", "");
+    let born = "SELECT count(DISTINCT l.subject) FROM market_lifecycle l \
+                JOIN orderbook_snapshots s ON s.ticker = l.subject \
+                WHERE l.event_type = 'created'";
+    wait_for("two hundred markets born", || (alone.number(born) >= 200).then_some(()));
+    let slowest = "SELECT max(first - created) FROM ( \
+                     SELECT l.subject, min(l.received_at) AS created, min(s.received_at) AS first \
+                     FROM market_lifecycle l JOIN orderbook_snapshots s ON s.ticker = l.subject \
+                     WHERE l.event_type = 'created' AND s.source = 'ws' GROUP BY l.subject) m";
+    let slowest = alone.number(slowest);
+    assert!(slowest < 2_000_000, "{slowest} microseconds from its creation to its first snapshot");
+    // What settled is dropped: their stretches end because we left, not because something broke.
+    let others =
+        "SELECT count(*) FROM coverage WHERE ended_by NOT IN ('unsubscribed', 'continues')";
+    assert_eq!(alone.number(others), 0, "{}", alone.gatherer.log());
+}
+
+#[test]
+fn a_stop_with_a_database_that_hangs_is_orderly_and_a_second_signal_is_at_once() {
+    let mut alone = Alone::start("60", "1000", "", |_| {});
+    wait_for("changes", || (alone.deltas() > 1000).then_some(()));
+    alone.cluster.freeze();
+    wait_for("health to say so", || {
+        (alone.health()["components"]["timescaledb"] == "disconnected").then_some(())
+    });
+    alone.gatherer.signal(Signal::TERM);
+    let status = alone.gatherer.ended();
+    assert_eq!(status.code(), Some(0), "{}", alone.gatherer.log());
+
+    // Again, and this time somebody is in a hurry.
+    let log = alone.root.path().join("again.log");
+    alone.cluster.thaw();
+    let mut again = Process::start(&["gather", "--config", config(&alone.file)], log);
+    let before = alone.deltas();
+    wait_for("changes", || (alone.deltas() > before + 1000).then_some(()));
+    alone.cluster.freeze();
+    again.signal(Signal::TERM);
+    wait_for("the stop to begin", || again.log().contains("stopping").then_some(()));
+    again.signal(Signal::TERM);
+    assert_eq!(again.ended().code(), Some(143), "{}", again.log());
+    alone.cluster.thaw();
+
+    // Nothing of what either recorded is lost: the next one brings it.
+    let log = alone.root.path().join("third.log");
+    let mut third = Process::start(&["gather", "--config", config(&alone.file)], log);
+    alone.wait_healthy();
+    assert!(third.stop().success(), "{}", third.log());
+    let counted = "SELECT count(*) FROM orderbook_deltas d WHERE NOT EXISTS ( \
+                     SELECT 1 FROM coverage c WHERE c.ticker = d.ticker \
+                     AND c.session_id = d.session_id AND c.sid = d.sid \
+                     AND d.received_at BETWEEN c.covered_from AND c.covered_to)";
+    assert_eq!(alone.number(counted), 0, "each change lies in a stretch of its session");
+    assert_eq!(alone.number("SELECT count(*) - max(log_seq) FROM orderbook_deltas"), 0);
+}
+
+#[test]
+fn a_full_journal_pauses_recording_and_memory_stays_bounded() {
+    /// The journal's budget is the least that is allowed.
+    const BUDGET: u64 = 256 << 20;
+    /// Far more than fits into it: 350 bytes a change.
+    const CHANGES: u64 = 1_200_000;
+    let settings = "journal: { dir: JOURNAL, max_bytes: 256MiB }";
+    let mut alone = Alone::start("60", "300", settings, |_| {});
+    alone.wait_healthy();
+    alone.cluster.freeze();
+    alone.exchange.control(&format!("/blast?changes={CHANGES}"), "");
+    let mut most = 0;
+    let mut warned = false;
+    wait_for("the journal to fill", || {
+        most = most.max(support::resident_bytes(alone.gatherer.id()));
+        let journal = alone.health()["components"]["journal"].clone();
+        warned |= journal["status"] == "degraded";
+        (journal["full"] == true).then_some(())
+    });
+    assert!(warned, "health says so long before");
+    let health = alone.health();
+    assert_eq!(health["status"], "unhealthy");
+    let bytes = health["components"]["journal"]["bytes"].as_u64().expect("bytes");
+    assert!(bytes <= BUDGET + (64 << 20), "{bytes}");
+
+    alone.cluster.thaw();
+    wait_for("room again", || {
+        most = most.max(support::resident_bytes(alone.gatherer.id()));
+        (alone.health()["components"]["journal"]["full"] == false).then_some(())
+    });
+    wait_for("everything that the exchange sent", || {
+        (alone.exchange.status()["blast"]["running"] == false).then_some(())
+    });
+    alone.wait_healthy();
+    assert!(alone.gatherer.stop().success(), "{}", alone.gatherer.log());
+    // Whatever was not recorded lies outside the stretches, whatever was lies in one.
+    let outside = "SELECT count(*) FROM orderbook_deltas d WHERE NOT EXISTS ( \
+                     SELECT 1 FROM coverage c WHERE c.ticker = d.ticker \
+                     AND c.session_id = d.session_id AND c.sid = d.sid \
+                     AND d.received_at BETWEEN c.covered_from AND c.covered_to)";
+    println!(
+        "{} changes, {} outside of coverage, {} MiB resident at most",
+        alone.deltas(),
+        alone.number(outside),
+        most >> 20
+    );
+    assert_eq!(alone.number("SELECT count(*) - max(log_seq) FROM orderbook_deltas"), 0);
+    // Chunks on their way, the journal's buffer and a frame a session: ARCHITECTURE.md has the sum.
+    assert!(most < 400 << 20, "{} MiB", most >> 20);
+}
