@@ -74,20 +74,20 @@ fn main() {
                 "{now:>5.1} s: {} connections, {} markets, {with:?} of {wanted:?} books, {} MiB",
                 components["websocket"]["connections"],
                 components["market_registry"]["markets"],
-                figures::memory(gatherer.id(), "VmRSS") >> 20
+                support::memory(gatherer.id(), "VmRSS") >> 20
             );
         }
     }
     let (healthy_after, covered_after) =
         (healthy_after.unwrap_or_default(), covered_after.unwrap_or_default());
-    let at_cover = figures::memory(gatherer.id(), "VmRSS");
+    let at_cover = support::memory(gatherer.id(), "VmRSS");
     let until = Instant::now() + Duration::from_secs(watch);
     while Instant::now() < until {
         std::thread::park_timeout(Duration::from_millis(500));
     }
-    let later = figures::memory(gatherer.id(), "VmRSS");
-    let peak = figures::memory(gatherer.id(), "VmHWM");
-    let exchange_memory = figures::memory(exchange.id(), "VmRSS");
+    let later = support::memory(gatherer.id(), "VmRSS");
+    let peak = support::memory(gatherer.id(), "VmHWM");
+    let exchange_memory = support::memory(exchange.id(), "VmRSS");
     let snapshots =
         cluster.number("g1", "SELECT head FROM logs WHERE name = 'orderbook_snapshots'");
     let (cpu, threads) = (figures::cpu(gatherer.id()), figures::cpu_by_thread(gatherer.id()));

@@ -162,7 +162,7 @@ fn a_flood_without_a_database_goes_into_the_journal_and_not_into_memory() {
     alone.exchange.control(&format!("/blast?changes={CHANGES}"), "");
     let mut most = 0;
     wait_for("everything to be sent", || {
-        most = most.max(support::resident_bytes(alone.gatherer.id()));
+        most = most.max(support::memory(alone.gatherer.id(), "VmRSS"));
         (alone.exchange.status()["blast"]["running"] == false).then_some(())
     });
     wait_for("health to say that the database is away", || {
@@ -173,7 +173,7 @@ fn a_flood_without_a_database_goes_into_the_journal_and_not_into_memory() {
     alone.cluster.thaw();
     let all = i64::try_from(CHANGES).expect("fits");
     wait_for("every change in the database", || {
-        most = most.max(support::resident_bytes(alone.gatherer.id()));
+        most = most.max(support::memory(alone.gatherer.id(), "VmRSS"));
         (alone.deltas() >= all).then_some(())
     });
     alone.wait_healthy();

@@ -38,27 +38,6 @@ fn cpu_of(path: &std::path::Path) -> Option<(String, f64)> {
     Some((name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned(), seconds))
 }
 
-/// A line of a process's status file, in bytes: `VmRSS`, `VmHWM`.
-pub fn memory(process: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or_default() * 1024
-}
-
-/// The processes whose parent is this one, and theirs.
-pub fn descendants(process: u32) -> Vec<u32> {
-    let mut all = vec![process];
-    let mut at = 0;
-    while let Some(parent) = all.get(at).copied() {
-        let path = format!("/proc/{parent}/task/{parent}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
-        at += 1;
-    }
-    all
-}
-
 /// An option of the command line as `--name value`, or its default.
 pub fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);

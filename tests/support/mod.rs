@@ -179,10 +179,11 @@ impl Drop for Cluster {
     }
 }
 
-/// What a process has in memory, in bytes.
-pub fn resident_bytes(process: u32) -> u64 {
+/// A line of a process's status file, in bytes: `VmRSS` is what it has in memory, `VmHWM` the most
+/// that it had.
+pub fn memory(process: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_default() * 1024
 }
