@@ -65,6 +65,19 @@ async fn until_full(journal: &Journal) {
     tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the journal gets full");
 }
 
+/// Waits until recording stands still. A journal may be full for a moment only: while a segment is
+/// being sealed both forms of it take room.
+async fn until_stuck(journal: &Journal) {
+    loop {
+        until_full(journal).await;
+        let before = (journal.end(), *journal.written().borrow());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if journal.usage().full && before == (journal.end(), *journal.written().borrow()) {
+            break;
+        }
+    }
+}
+
 /// Reads frames as they come and says that they were consumed, until `count` were read. Everything
 /// comes once and in order.
 async fn consume(journal: &Journal, count: u32) {
@@ -95,14 +108,14 @@ async fn at_the_cap_recording_pauses_until_the_logs_have_passed() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) =
         claim(config(&dir, 12 << 20)).unwrap().open_with(2 << 20, Duration::ZERO).unwrap();
-    let task = append_many(&journal, 4000);
-    until_full(&journal).await;
+    let task = append_many(&journal, 6000);
+    until_stuck(&journal).await;
     assert!(!task.is_finished());
     let usage = journal.usage();
     // A segment that is being sealed stands beside its sealed copy for a moment.
     assert!(usage.bytes <= usage.limit + (2 << 20), "{usage:?}");
     assert_eq!(usage.percent(), 100);
-    consume(&journal, 4000).await;
+    consume(&journal, 6000).await;
     task.await.unwrap();
     journal.close().await;
     assert!(!journal.usage().full);
@@ -116,10 +129,10 @@ async fn a_full_disk_pauses_recording_and_loses_nothing() {
         let config = disk.config();
         let (journal, _) =
             claim(config.clone()).unwrap().open_with(segment_bytes, Duration::ZERO).unwrap();
-        // 40 MB through 8 MB: several times around. What one buffer holds is more than the disk.
-        let count = 4000;
+        // 60 MB through 8 MB: the disk, a full buffer and as much in hand are 40.
+        let count = 6000;
         let task = append_many(&journal, count);
-        until_full(&journal).await;
+        until_stuck(&journal).await;
         assert!(!task.is_finished());
         let usage = journal.usage();
         assert!(usage.bytes > 6 << 20 && usage.budget() <= 8 << 20, "{usage:?}");
@@ -175,8 +188,8 @@ async fn a_process_begins_on_a_full_disk_and_records_once_there_is_room() {
 async fn a_stop_on_a_full_disk_ends_and_says_what_is_lost() {
     let disk = SmallDisk::mount(8);
     let (journal, _) = claim(disk.config()).unwrap().open_with(1 << 20, Duration::ZERO).unwrap();
-    let task = append_many(&journal, 4000);
-    until_full(&journal).await;
+    let task = append_many(&journal, 6000);
+    until_stuck(&journal).await;
     task.abort();
     journal.drain();
     let end = tokio::time::timeout(Duration::from_secs(20), journal.close()).await.expect("ends");
@@ -189,16 +202,9 @@ async fn a_session_that_had_to_wait_says_how_long() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) =
         claim(config(&dir, 4 << 20)).unwrap().open_with(1 << 20, Duration::ZERO).unwrap();
-    let task = append_many(&journal, 4000);
-    until_full(&journal).await;
+    let task = append_many(&journal, 6000);
     // The buffer still takes some: the wait begins when nothing enters it any more.
-    let mut end = journal.end();
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if std::mem::replace(&mut end, journal.end()) == end {
-            break;
-        }
-    }
+    until_stuck(&journal).await;
     // The wait itself is what is tested: longer than the least that counts.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     journal.drain();
