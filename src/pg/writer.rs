@@ -53,6 +53,14 @@ pub struct Former {
     pid: i32,
 }
 
+impl Former {
+    /// Whether the lock is still held by that very session. A session that got it after ours has
+    /// another server process; a successor that has it raised the epoch.
+    fn is_holder(self, found: &Holder) -> bool {
+        found.epoch == self.epoch && found.pid == Some(self.pid)
+    }
+}
+
 impl WriterLock {
     /// Takes the lock or says who holds it. `holder` names this process for people: role, id, host,
     /// process id. The schema must be in place.
@@ -86,18 +94,20 @@ impl WriterLock {
         let (mut taken, pid) = try_lock(&client).await?;
         if !taken {
             let found = find_holder(&client, target).await?;
-            // A session that got the lock after ours has another process; a successor that has it
-            // raised the epoch.
-            let ours = former
-                .filter(|former| found.epoch == former.epoch && found.pid == Some(former.pid));
-            let Some(former) = ours else { return Err(AcquireError::Held(Box::new(found))) };
+            let Some(former) = former.filter(|former| former.is_holder(&found)) else {
+                return Err(AcquireError::Held(Box::new(found)));
+            };
             warn!(%target, pid = former.pid, "ending this process's former session, which holds the lock");
             let sql = "SELECT pg_terminate_backend($1, $2)";
             client.execute(sql, &[&former.pid, &END_PATIENCE_MS]).await?;
             (taken, _) = try_lock(&client).await?;
             if !taken {
                 let found = find_holder(&client, target).await?;
-                return Err(AcquireError::Held(Box::new(found)));
+                return Err(if former.is_holder(&found) {
+                    AcquireError::Lingering { target: target.to_string(), pid: former.pid }
+                } else {
+                    AcquireError::Held(Box::new(found))
+                });
             }
         }
         let epoch = match raise_epoch(&mut client, holder).await {
@@ -255,6 +265,12 @@ impl fmt::Display for Holder {
 pub enum AcquireError {
     /// Another process has it.
     Held(Box<Holder>),
+    /// This writer's own former session has it, and its server process does not end: it is stopped,
+    /// or hangs in the server's disk.
+    Lingering {
+        target: String,
+        pid: i32,
+    },
     Connect(ConnectError),
     Pg(Error),
 }
@@ -263,6 +279,7 @@ impl AcquireError {
     pub fn class(&self) -> Class {
         match self {
             Self::Held(_) => Class::Held,
+            Self::Lingering { .. } => Class::Retry,
             Self::Connect(error) => error.class(),
             Self::Pg(error) => classify(error),
         }
@@ -279,6 +296,11 @@ impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held(holder) => holder.fmt(f),
+            Self::Lingering { target, pid } => write!(
+                f,
+                "{target}: server process {pid} holds the writer lock for this process's former \
+                 session and does not end: look why on the server (a stopped process, a hanging disk)"
+            ),
             Self::Connect(error) => error.fmt(f),
             Self::Pg(error) => write!(f, "take writer lock: {}", describe(error)),
         }

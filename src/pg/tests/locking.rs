@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
 use super::super::Target;
@@ -196,6 +197,29 @@ async fn a_writer_ends_its_own_former_session_but_nobody_elses() {
     let error = WriterLock::acquire_again(&target, "one", again.former()).await.unwrap_err();
     assert!(matches!(error, AcquireError::Held(_)), "{error}");
     assert!(again.is_held());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_waits_for_its_own_former_session_that_hangs() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    let hung = WriterLock::acquire(&target, "one").await.unwrap();
+    let row = hung.client().query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let pid = Pid::from_raw(row.get(0)).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let error = hung.check().await.unwrap_err();
+    assert!(matches!(error, FenceError::Silent { .. }), "{error}");
+
+    let error = WriterLock::acquire_again(&target, "one", hung.former()).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Lingering { .. }), "{error}");
+    assert_eq!(error.class(), Class::Retry);
+    // To anybody else it is the holder.
+    let error = WriterLock::acquire(&target, "two").await.unwrap_err();
+    assert!(matches!(error, AcquireError::Held(_)), "{error}");
+
+    kill_process(pid, Signal::CONT).unwrap();
+    let again = WriterLock::acquire_again(&target, "one", hung.former()).await.unwrap();
+    again.check().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,9 +17,10 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use super::anchors::Anchors;
+use super::exchange_time::{Kept, Offset};
 use super::hashing::FastMap;
 use super::occurrence::{Occurrences, Seen};
-use super::streams::{ClockReading, Clocks, Ending, OpenChange, Session, Stream, Stretch};
+use super::streams::{Ending, OpenChange, Session, Stream, Stretch};
 use crate::kalshi::decode::{DecodeError, Frame, Message, decode};
 use crate::kalshi::sequence::Step;
 use crate::kalshi::session::{CloseReason, SessionEvent};
@@ -84,10 +85,10 @@ pub struct Interpreter {
     occurrences: Occurrences,
     seen: Seen,
     anchors: Anchors,
-    /// Clocks of markets whose subscription ended.
-    clocks: Clocks,
-    /// Clocks at the newest record of any market.
-    clock: Option<ClockReading>,
+    /// The exchange's clock by the records of all markets.
+    offset: Option<Offset>,
+    /// The same by those of markets whose subscription ended.
+    kept: Kept,
     /// Whether stretches are kept: from [`Interpreter::resume`] on.
     covering: bool,
     /// Markets of subscriptions that were ever kept, for their numbers.
@@ -106,8 +107,8 @@ impl Default for Interpreter {
             occurrences: Occurrences::default(),
             seen: Seen::default(),
             anchors: Anchors::default(),
-            clocks: Clocks::default(),
-            clock: None,
+            offset: None,
+            kept: Kept::default(),
             covering: false,
             markets_made: 0,
             cut_at: Micros(0),
@@ -178,10 +179,10 @@ impl Interpreter {
     /// Lets the snapshots go that waited long enough at `now`, a time by which every record that
     /// was received before it has been read. Without this a silent exchange would hold them.
     pub fn release(&mut self, now: Micros, out: &mut Output) {
-        let Self { anchors, clock, .. } = self;
+        let Self { anchors, offset, .. } = self;
         anchors.release(
             now,
-            |at| clock.map(|clock| clock.at(at)),
+            |at| offset.map(|offset| offset.at(at)),
             |snapshot, position| out.rows.push((position, Record::Snapshot(snapshot))),
         );
     }

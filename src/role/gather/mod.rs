@@ -10,6 +10,7 @@ pub mod check;
 mod clocks;
 mod decoder;
 mod exchange;
+mod exchange_time;
 pub mod forecast;
 mod hashing;
 mod health;

@@ -2,48 +2,10 @@
 //! books, and the stretches in which nothing was missed.
 
 use super::anchors::Ticket;
+use super::exchange_time::Offset;
 use super::hashing::FastMap;
 use crate::kalshi::sequence::Sequence;
 use crate::model::{Book, Channel, Coverage, CoverageEnd, Micros, Ticker};
-
-/// The exchange's time of a record, and ours at its receipt.
-#[derive(Debug, Clone, Copy)]
-pub struct ClockReading {
-    pub exchange_ts: Micros,
-    pub received_at: Micros,
-}
-
-impl ClockReading {
-    /// The exchange's time at a moment of ours, at or after the reading.
-    pub fn at(self, received_at: Micros) -> Micros {
-        Micros(self.exchange_ts.0.saturating_add(received_at.since(self.received_at).max(0)))
-    }
-}
-
-/// The clocks at the last change of markets whose subscription ended: the next one's first snapshot
-/// is placed by them. Of times that are not of today (a replay) no other market's clock tells.
-/// Bounded: two generations, of which the older is dropped when the newer is full.
-#[derive(Debug, Default)]
-pub struct Clocks {
-    current: FastMap<Ticker, ClockReading>,
-    previous: FastMap<Ticker, ClockReading>,
-}
-
-/// Markets of a generation: some 5 MiB.
-const CLOCKS: usize = 1 << 16;
-
-impl Clocks {
-    pub fn keep(&mut self, ticker: &Ticker, reading: ClockReading) {
-        if self.current.len() >= CLOCKS {
-            self.previous = std::mem::take(&mut self.current);
-        }
-        self.current.insert(ticker.clone(), reading);
-    }
-
-    pub fn get(&self, ticker: &Ticker) -> Option<ClockReading> {
-        self.current.get(ticker).or_else(|| self.previous.get(ticker)).copied()
-    }
-}
 
 /// A stretch that is still open.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +42,8 @@ pub struct MarketState {
     /// None until a snapshot came, and after a hole.
     pub book: Option<Book>,
     pub stretch: Option<Stretch>,
-    /// Clocks at the newest change in this subscription.
-    pub clock: Option<ClockReading>,
+    /// The exchange's clock by the changes of this subscription.
+    pub offset: Option<Offset>,
     /// The highest exchange time of a change in this subscription.
     pub last_change: Option<Micros>,
     /// Snapshots that wait for the next change.
@@ -95,7 +57,7 @@ impl MarketState {
             number,
             book: None,
             stretch: None,
-            clock: None,
+            offset: None,
             last_change: None,
             waiting: Vec::new(),
         }

@@ -97,7 +97,7 @@ pub async fn hold(
     fence: watch::Sender<Option<Fence>>,
     drained: CancellationToken,
 ) -> Result<()> {
-    let mut former = None;
+    let (mut former, mut said) = (None, None);
     loop {
         let held = match lock.take() {
             Some(held) => held,
@@ -111,6 +111,11 @@ pub async fn hold(
                     Err(_) => continue,
                     Ok(Ok(held)) => held,
                     Ok(Err(failure)) if is_passing(&failure) => {
+                        let error = format!("{failure:#}");
+                        if said.as_ref() != Some(&error) {
+                            warn!(error, "database is away, waiting for it");
+                            said = Some(error);
+                        }
                         tokio::select! {
                             () = tokio::time::sleep(RETRY_INTERVAL) => continue,
                             () = drained.cancelled() => return Ok(()),
@@ -120,7 +125,8 @@ pub async fn hold(
                 }
             }
         };
-        info!(database = %config.database, "connected to TimescaleDB");
+        info!(database = %config.database, "connected to the database");
+        said = None;
         former = Some(held.former());
         fence.send_replace(Some(held.fence()));
         let failure = loop {

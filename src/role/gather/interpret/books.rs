@@ -9,8 +9,9 @@ use crate::log::journal::Position;
 use crate::model::{
     Book, Channel, CoverageEnd, Delta, Micros, Place, Record, Snapshot, SnapshotSource, Ticker,
 };
+use crate::role::gather::exchange_time::Offset;
 use crate::role::gather::occurrence::Change;
-use crate::role::gather::streams::{ClockReading, Ending, Stretch};
+use crate::role::gather::streams::{Ending, Stretch};
 
 impl Interpreter {
     pub(super) fn delta(
@@ -21,13 +22,12 @@ impl Interpreter {
         delta: DeltaMessage,
         out: &mut Output,
     ) {
-        let clock = ClockReading { exchange_ts: delta.exchange_ts, received_at: at };
         let Self { sessions, anchors, occurrences, markets_made, .. } = self;
         let stream = stream_of(sessions, place.session, place.sid, Channel::OrderbookDelta, at);
         let Some((state, is_new)) = stream.market(&delta.ticker, markets_made) else { return };
-        self.clock = Some(clock);
+        Offset::take(&mut self.offset, delta.exchange_ts, at);
         anchors.clock_known(at);
-        state.clock = Some(clock);
+        Offset::take(&mut state.offset, delta.exchange_ts, at);
         state.last_change = state.last_change.max(Some(delta.exchange_ts));
         if is_new {
             // A snapshot comes first: this one's is lost or stood before where we began to read.
@@ -150,7 +150,7 @@ impl Interpreter {
                 self.integrity_failure(position, place, at, &ticker, detail, out);
             }
         }
-        let Self { sessions, anchors, markets_made, covering, clocks, clock, .. } = self;
+        let Self { sessions, anchors, markets_made, covering, kept, offset, .. } = self;
         let stream = stream_of(sessions, place.session, place.sid, channel, at);
         let Some((state, _)) = stream.market(&snapshot.ticker, markets_made) else { return };
         if *covering && state.stretch.is_none() {
@@ -167,8 +167,8 @@ impl Interpreter {
             no: snapshot.no,
             place,
         };
-        let reading = state.clock.or_else(|| clocks.get(&state.ticker)).or(*clock);
-        let estimate = reading.map(|clock| clock.at(at));
+        let of_market = state.offset.or_else(|| kept.get(&state.ticker));
+        let estimate = Offset::of_market(of_market, *offset).map(|offset| offset.at(at));
         // Those that left without a change are not remembered: a quiet market is audited for days.
         state.waiting.retain(|ticket| anchors.waits(*ticket));
         state.waiting.push(anchors.hold(row, position, state.last_change, estimate));

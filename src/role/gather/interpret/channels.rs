@@ -7,7 +7,7 @@ use crate::log::journal::Position;
 use crate::model::{
     Channel, Lifecycle, Micros, Place, Record, Ticker, TickerUpdate, Trade, identity,
 };
-use crate::role::gather::streams::ClockReading;
+use crate::role::gather::exchange_time::Offset;
 
 impl Interpreter {
     /// A record of a channel that covers all markets.
@@ -16,15 +16,14 @@ impl Interpreter {
         position: Position,
         place: Place,
         channel: Channel,
-        clock: ClockReading,
+        at: Micros,
         exchange_ts: Option<Micros>,
         out: &mut Output,
     ) {
-        if exchange_ts.is_some() {
-            self.clock = Some(clock);
-            self.anchors.clock_known(clock.received_at);
+        if let Some(exchange_ts) = exchange_ts {
+            Offset::take(&mut self.offset, exchange_ts, at);
+            self.anchors.clock_known(at);
         }
-        let at = clock.received_at;
         let stream = stream_of(&mut self.sessions, place.session, place.sid, channel, at);
         stream.last_frame = at;
         if stream.all_markets.is_none() {
@@ -49,9 +48,8 @@ impl Interpreter {
         out: &mut Output,
     ) {
         let Ok(ticker) = Ticker::parse(&trade.ticker) else { return };
-        let clock = ClockReading { exchange_ts: trade.exchange_ts, received_at: at };
         let exchange_ts = Some(trade.exchange_ts);
-        self.count_in_channel(position, place, Channel::Trade, clock, exchange_ts, out);
+        self.count_in_channel(position, place, Channel::Trade, at, exchange_ts, out);
         if !self.seen.is_new(&[b"trade", trade.trade_id.as_bytes()]) {
             self.counts.copies += 1;
             return;
@@ -85,9 +83,8 @@ impl Interpreter {
         out: &mut Output,
     ) {
         let Ok(ticker) = Ticker::parse(&message.ticker) else { return };
-        let clock = ClockReading { exchange_ts: message.exchange_ts, received_at: at };
         let exchange_ts = Some(message.exchange_ts);
-        self.count_in_channel(position, place, Channel::Ticker, clock, exchange_ts, out);
+        self.count_in_channel(position, place, Channel::Ticker, at, exchange_ts, out);
         let mut update = TickerUpdate {
             ticker,
             exchange_ts: message.exchange_ts,
@@ -123,9 +120,8 @@ impl Interpreter {
         out: &mut Output,
     ) {
         let Ok(subject) = Ticker::parse(&message.subject) else { return };
-        let clock = ClockReading { exchange_ts: at, received_at: at };
         // Its times are of the market's life, not of the stream.
-        self.count_in_channel(position, place, Channel::Lifecycle, clock, None, out);
+        self.count_in_channel(position, place, Channel::Lifecycle, at, None, out);
         let hash = message.content_hash.to_le_bytes();
         let (name, kind) = (subject.as_str().as_bytes(), message.event_type.as_bytes());
         if !self.seen.is_new(&[b"lifecycle", name, kind, &hash]) {

@@ -4,7 +4,8 @@ use super::{Interpreter, OpenChange, Output, STRETCH_MICROS_MAX};
 use crate::log::journal::Position;
 use crate::model::{Channel, Coverage, CoverageEnd, Micros, Record};
 use crate::role::gather::anchors::Anchors;
-use crate::role::gather::streams::{Clocks, Ending, MarketState, OpenStretch, Stretch, ended};
+use crate::role::gather::exchange_time::Kept;
+use crate::role::gather::streams::{Ending, MarketState, OpenStretch, Stretch, ended};
 
 impl Interpreter {
     /// The process that wrote what came before is gone, and its connections with it.
@@ -50,7 +51,7 @@ impl Interpreter {
             close(out, position, place, String::new(), row);
         }
         for state in stream.markets.values_mut() {
-            let kept = (&mut self.anchors, &mut self.clocks);
+            let kept = (&mut self.anchors, &mut self.kept);
             end_market(kept, position, place, channel, state, ending, out);
         }
     }
@@ -68,7 +69,7 @@ impl Interpreter {
         let Some(stream) = session.streams.get_mut(&place.1) else { return };
         let channel = stream.channel;
         if let Some(state) = stream.markets.get_mut(ticker) {
-            let kept = (&mut self.anchors, &mut self.clocks);
+            let kept = (&mut self.anchors, &mut self.kept);
             end_market(kept, position, place, channel, state, ending, out);
         }
     }
@@ -170,7 +171,7 @@ fn is_long(stretch: &Stretch, ticker: &str, at: Micros) -> bool {
 
 /// Ends a market's stretch; its book and its waiting snapshots are no use any more.
 fn end_market(
-    (anchors, clocks): (&mut Anchors, &mut Clocks),
+    (anchors, offsets): (&mut Anchors, &mut Kept),
     position: Position,
     place: (i64, i64),
     channel: Channel,
@@ -179,8 +180,8 @@ fn end_market(
     out: &mut Output,
 ) {
     state.book = None;
-    if let Some(reading) = state.clock {
-        clocks.keep(&state.ticker, reading);
+    if let Some(offset) = state.offset {
+        offsets.keep(&state.ticker, offset);
     }
     for ticket in state.waiting.drain(..) {
         anchors.give_up(ticket);
