@@ -168,9 +168,9 @@ pub struct Sandbox {
     #[arg(long, value_name = "KIND", value_parser = chaos(), value_delimiter = ',', num_args = 0..=1, default_missing_value = "all")]
     pub chaos: Vec<Chaos>,
 
-    /// How long stop-postgres keeps a database away
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub outage: Duration,
+    /// How long stop-postgres keeps a database away; by default 60s
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "chaos")]
+    pub outage: Option<Duration>,
 
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -201,7 +201,7 @@ channel = orderbook_delta by default):
   POST drop?key&channel&n  repeat?key&channel&n  reset?key&channel
        terminate?key&channel&code=10|25  dead?key&channel&known=true|false
   POST fail?key&code&n  ignore?key&n  early?key&n  yes-price?key&ignore=true|false
-       garbage?key&channel  inject (NDJSON in the body)
+       garbage?key&channel  mangle?key&how=torn|flipped|oversize  inject (NDJSON in the body)
   POST rest?fault=status&status|slow&delay_ms|repeat-cursor|empty-page|shift-back&items|
        shift-on&items|clear, with n or ms, and key or path where only some calls are meant
   POST maintenance?ms&in_ms  trading?active=true|false  limits?markets&commands&outbox_bytes&read_tokens

@@ -153,7 +153,7 @@ fn trouble(kinds: &str, duration: &str, seed: &str) -> Value {
 
 #[test]
 fn streams_with_missing_doubled_and_senseless_frames_are_healed() {
-    trouble("skip,repeat,reset,terminate,garbage,close-codes,ping-flood", "60s", "7");
+    trouble("skip,repeat,reset,terminate,garbage,mangle,close-codes,ping-flood", "60s", "7");
 }
 
 #[test]

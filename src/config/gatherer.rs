@@ -1,14 +1,13 @@
 //! `gatherer.yaml`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::read::Section;
 use super::secret::PRIVATE_KEY;
 use super::{database, shared, units};
 use crate::kalshi::Api;
-use crate::kalshi::auth::Credentials;
+use crate::kalshi::auth::{Credentials, Signer};
 use crate::log::journal;
 use crate::ops::telemetry;
 use crate::role::gather::poller;
@@ -66,7 +65,7 @@ fn api(section: Section<'_>) -> Option<Api> {
     let ws_url = section.require("ws_url", units::ws_url);
     let credentials = credentials(&section);
     section.finish();
-    Some(Api { rest_url: rest_url?, ws_url: ws_url?, credentials: Some(Arc::new(credentials?)) })
+    Some(Api { rest_url: rest_url?, ws_url: ws_url?, credentials: Some(Signer::new(credentials?)) })
 }
 
 fn credentials(section: &Section<'_>) -> Option<Credentials> {

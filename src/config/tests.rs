@@ -113,7 +113,7 @@ fn only_what_is_required_and_the_defaults_of_the_rest() {
     let config = loaded.config;
     assert_eq!(config.gatherer_id, "g1");
     assert_eq!(config.api.rest_url, "https://h/trade-api/v2");
-    assert_eq!(config.api.credentials.as_ref().unwrap().key_id(), "key-1");
+    assert_eq!(config.api.credentials.as_ref().unwrap().current().key_id(), "key-1");
     assert_eq!(config.database.port, 5432);
     assert!(config.database.password.is_none());
     assert_eq!(config.database.tls, TlsMode::Prefer);

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::kalshi::auth::Signer;
 use crate::kalshi::testing::{credentials, soon};
 
 /// Certificates made for one test by the openssl command, which Debian's PostgreSQL depends on.
@@ -114,7 +115,7 @@ async fn connected(
     let api = Api {
         rest_url: format!("https://localhost:{port}/trade-api/v2"),
         ws_url: format!("wss://localhost:{port}/trade-api/ws/v2"),
-        credentials: Some(credentials()),
+        credentials: Some(Signer::new(credentials())),
     };
     let result = match soon("an end", connect(&api, Micros::now(), settings)).await {
         Ok(mut socket) => {

@@ -56,6 +56,8 @@ pub enum Kind {
     Churn,
     /// Frames that make no sense.
     Garbage,
+    /// Frames that end in their middle, have a broken head, or announce 65 MiB.
+    Mangle,
     /// Thousands of pings.
     PingFlood,
     /// Fifty times the rate for a moment.
@@ -70,7 +72,7 @@ const NEVER: [Kind; 1] = [Kind::YesPrice];
 const GENERATED: [Kind; 2] = [Kind::Churn, Kind::Burst];
 
 impl Kind {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Cut,
         Self::KillGatherer,
         Self::RestartGatherer,
@@ -94,6 +96,7 @@ impl Kind {
         Self::Maintenance,
         Self::Churn,
         Self::Garbage,
+        Self::Mangle,
         Self::PingFlood,
         Self::Burst,
         Self::YesPrice,
@@ -141,6 +144,7 @@ impl Kind {
             Self::Maintenance => "maintenance",
             Self::Churn => "churn",
             Self::Garbage => "garbage",
+            Self::Mangle => "mangle",
             Self::PingFlood => "ping-flood",
             Self::Burst => "burst",
             Self::YesPrice => "yes-price",
@@ -179,6 +183,7 @@ impl Kind {
             Self::Maintenance => "The exchange closes, throws everybody out, and opens again",
             Self::Churn => "A thousand markets a minute are born and end",
             Self::Garbage => "A gatherer is sent frames that make no sense",
+            Self::Mangle => "A gatherer's sockets bring torn, broken and enormous frames",
             Self::PingFlood => "A gatherer is sent thousands of pings",
             Self::Burst => "Fifty times the rate for a moment",
             Self::YesPrice => {
