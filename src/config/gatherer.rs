@@ -25,7 +25,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));
     let markets = markets(root.section("markets"));
-    let audit_period = audit(root.section("audit"));
+    let audit_period = audit(&root);
     let poller = poller(&root);
     storage(root.section("storage"));
     let server = shared::server(&root);
@@ -184,8 +184,15 @@ fn patterns(
     names.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// The period of the audit; none when it is off.
-fn audit(section: Section<'_>) -> Option<Option<Duration>> {
+/// The period of the audit; none when it is off, of which the section is a short form.
+fn audit(root: &Section<'_>) -> Option<Option<Duration>> {
+    if root.is_text("audit") {
+        return root.get("audit", None, |text| match text.trim() {
+            "off" => Ok(None),
+            _ => Err("is neither off nor a mapping like { period: 6h }".to_owned()),
+        });
+    }
+    let section = root.section("audit");
     let period = section.get("period", Some(HOUR.saturating_mul(6)), units::audit_period);
     section.finish();
     period

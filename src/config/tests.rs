@@ -272,6 +272,7 @@ fn markets_and_poller_are_read_and_checked() {
     let poller = config("").poller.unwrap();
     assert_eq!((poller.share, poller.interval_min.as_secs()), (0.5, 60));
     assert!(config("poller: off\n").poller.is_none());
+    assert_eq!(config("audit: off\n").audit_period, None);
     let poller = config("poller: { share: 0.25, interval_min: 5m }\n").poller.unwrap();
     assert_eq!((poller.share, poller.interval_min.as_secs()), (0.25, 300));
     let markets = config("markets: { tickers: [\"KXA-*\"], exclude_tickers: [KXA-1] }\n").markets;

@@ -46,6 +46,8 @@ pub struct Settings {
     /// The most pages of one list. 425,000 markets are 425 pages.
     pub pages_max: usize,
     pub clock: Clock,
+    /// Whom to trust; none for the machine's own roots.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             body_max: 64 << 20,
             pages_max: 10_000,
             clock: Arc::new(Micros::now),
+            tls: None,
         }
     }
 }
@@ -163,7 +166,9 @@ impl Rest {
         crate::kalshi::check_scheme(scheme == "https", scheme == "http", authority.host())
             .map_err(|why| RestError::Url(format!("{url:?} {why}")))?;
         // A machine without certificates can still talk to itself.
-        let tls = if scheme == "https" {
+        let tls = if let Some(tls) = &settings.tls {
+            Ok(tls.as_ref().clone())
+        } else if scheme == "https" {
             tls::client_config().map(|shared| shared.as_ref().clone())
         } else {
             tls::without_roots()

@@ -132,6 +132,7 @@ pub async fn run(rest: Arc<Rest>, links: Links, settings: Settings, shutdown: Ca
         current_at: Micros(0),
         publish_at: Instant::now(),
         refusal_said: false,
+        unmatched_said: String::new(),
         rest,
         links,
         settings,
@@ -164,6 +165,8 @@ struct Task {
     publish_at: Instant,
     /// A page that cannot be read is said once a list.
     refusal_said: bool,
+    /// Patterns without a market, as last said.
+    unmatched_said: String,
     rest: Arc<Rest>,
     links: Links,
     settings: Settings,
@@ -324,6 +327,14 @@ impl Task {
                     recorded = self.registry.count(),
                     "loaded {listed} markets from REST API"
                 );
+                let unmatched = self.registry.unmatched().join(", ");
+                if !unmatched.is_empty() && unmatched != self.unmatched_said {
+                    tracing::warn!(
+                        patterns = unmatched,
+                        "no listed market is what these patterns of `markets` describe"
+                    );
+                }
+                self.unmatched_said = unmatched;
                 self.backoff.reset();
                 self.publish_at = Instant::now();
                 self.state.loaded = true;

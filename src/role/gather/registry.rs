@@ -143,6 +143,19 @@ impl Registry {
         }
     }
 
+    /// Patterns that no recorded market explains: a slip of the pen would record nothing in silence.
+    /// Those that exclude are not judged: what they describe is not recorded.
+    pub fn unmatched(&self) -> Vec<&str> {
+        let by_series = self.filter.series.iter().filter(|pattern| {
+            !self.markets.keys().any(|ticker| matches(pattern, series_of(ticker.as_str())))
+        });
+        let by_ticker =
+            self.filter.tickers.iter().filter(|pattern| {
+                !self.markets.keys().any(|ticker| matches(pattern, ticker.as_str()))
+            });
+        by_series.chain(by_ticker).map(String::as_str).collect()
+    }
+
     /// Whether a market is recorded.
     pub fn has(&self, ticker: &Ticker) -> bool {
         self.markets.contains_key(ticker)

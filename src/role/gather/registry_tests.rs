@@ -282,3 +282,17 @@ fn another_filter_drops_what_it_does_not_take_and_nothing_else() {
     let changes = registry.take_changes().unwrap();
     assert_eq!((names(&changes.added), names(&changes.removed)), (vec!["KXC-1"], vec![]));
 }
+
+#[test]
+fn a_pattern_that_describes_no_market_is_named() {
+    let now = Instant::now();
+    let filter = Filter {
+        series: vec!["KXA".to_owned(), "kxa".to_owned()],
+        tickers: vec!["KXB-*".to_owned(), "KXC".to_owned()],
+        exclude_series: vec!["KXZ".to_owned()],
+        ..Filter::default()
+    };
+    let mut registry = Registry::new(filter, GRACE);
+    list(&mut registry, &["KXA-1", "KXB-1", "KXC-1"], now);
+    assert_eq!(registry.unmatched(), ["kxa", "KXC"]);
+}
