@@ -167,6 +167,30 @@ fn refusals_storms_maintenance_and_churn_are_outlived() {
 }
 
 #[test]
+fn databases_that_misbehave_cost_time_and_no_row() {
+    let kinds = "hang-database,cut-sessions,lock-database,slow-database,read-only,few-connections,\
+                 wrong-password";
+    let verdict = trouble(kinds, "75s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+    for kind in kinds.split(',') {
+        assert_eq!(struck(&verdict, kind), 2, "{kind}: a gatherer's database and production");
+    }
+}
+
+#[test]
+fn production_and_the_deduplicator_may_die_at_any_stage_of_a_batch() {
+    let verdict = trouble("kill-production,kill-dedup,crash-dedup", "75s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+    assert_eq!(struck(&verdict, "crash-dedup"), 5, "each of its stages");
+}
+
+#[test]
+fn production_away_for_a_minute_delays_and_loses_nothing() {
+    let verdict = trouble("stop-production", "30s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+}
+
+#[test]
 fn a_rolling_restart_under_load_loses_nothing() {
     let verdict = trouble("restart-gatherer", "45s", "7");
     assert_eq!(struck(&verdict, "restart-gatherer"), 3);

@@ -256,3 +256,39 @@ fn a_key_that_was_refused_is_taken_up_when_its_file_has_the_right_one() {
     assert!(alone.gatherer.log().contains("the exchange's key was replaced"));
     assert_eq!(websocket()["refused"], 0);
 }
+
+#[test]
+fn a_database_whose_disk_is_full_costs_time_and_no_change() {
+    let disk = support::small_disk::SmallDisk::mount(24);
+    disk.give("postgres");
+    let root = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::start(root.path());
+    let place = disk.path().display();
+    cluster.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{place}'"));
+    cluster.sql("postgres", "CREATE DATABASE g1 TABLESPACE small");
+    let exchange = Exchange::start(&["--markets", "60", "--rate", "3000", "--seed", "6"]);
+    let file = gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1");
+    migrate(&file.path);
+    let log = root.path().join("g1.log");
+    let gatherer = Process::start(&["gather", "--config", config(&file)], log);
+    let mut alone = Alone { gatherer, exchange, file, cluster, root };
+    wait_for("health to say that no rows are taken", || {
+        let database = alone.health()["components"]["database"]["reason"].clone();
+        (database == "the database takes no rows: the journal keeps what comes").then_some(())
+    });
+    let published = |alone: &Alone| {
+        alone.exchange.status()["published"]["orderbook_deltas"].as_i64().expect("a count")
+    };
+    let before = published(&alone);
+    wait_for("more changes", || (published(&alone) > before + 5000).then_some(()));
+    assert!(alone.deltas() < before + 5000);
+    disk.resize(512);
+    let all = published(&alone);
+    wait_for("every change", || (alone.deltas() >= all).then_some(()));
+    alone.wait_healthy();
+    assert!(alone.gatherer.stop().success(), "{}", alone.gatherer.log());
+    assert_eq!(alone.number("SELECT count(*) - max(log_seq) FROM orderbook_deltas"), 0);
+    let broken = "SELECT count(*) FROM coverage WHERE ended_by NOT IN ('stop', 'continues')";
+    assert_eq!(alone.number(broken), 0, "no stretch was broken");
+    drop((alone, disk));
+}

@@ -15,6 +15,8 @@ pub mod once;
 pub mod process;
 pub mod secret;
 pub mod shutdown;
+#[cfg(test)]
+pub mod small_disk;
 pub mod systemd;
 pub mod tasks;
 pub mod telemetry;

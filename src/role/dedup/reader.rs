@@ -19,6 +19,7 @@ use super::progress::Progress;
 use super::span::{self, Request, Span, SpanError, identity_seed};
 use super::table::Table;
 use crate::ops::backoff::Backoff;
+use crate::ops::crash;
 use crate::pg::{ConnectError, Options, Target, describe};
 
 /// The server cancels a read that takes longer; the next one asks for fewer rows.
@@ -167,6 +168,7 @@ impl Reader {
                 }
                 Step::Read(request) => match self.read(&mut client, request).await {
                     Ok(span) => {
+                        crash::point("dedup-after-read");
                         self.accept();
                         backoff.reset();
                         said = None;
@@ -253,6 +255,7 @@ impl Reader {
     }
 
     async fn read(&self, client: &mut Option<Client>, request: Request) -> Result<Span, ReadError> {
+        crash::point("dedup-before-read");
         let reading = async {
             let client = match client {
                 Some(client) => client,

@@ -21,6 +21,7 @@ use super::recent::Floor;
 use super::span::NO_TIME;
 use super::table::Table;
 use crate::model::Micros;
+use crate::ops::crash;
 use crate::pg::migrate::{self, Schema};
 use crate::pg::{Options, Target};
 
@@ -234,7 +235,9 @@ impl Session {
             self.known.move_cursors(&tx, batch),
             self.known.move_head(&tx, head, time_max)
         )?;
+        crash::point("dedup-before-commit");
         tx.commit().await.context("commit")?;
+        crash::point("dedup-after-commit");
 
         self.known.head = head;
         self.known.time_max = self.known.time_max.max(time_max);
@@ -368,6 +371,7 @@ async fn send(
     while let Some(chunk) = encoder.next_chunk()? {
         sink.feed(chunk).await?;
     }
+    crash::point("dedup-within-insert");
     Ok(sink.as_mut().finish().await?)
 }
 

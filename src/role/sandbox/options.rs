@@ -112,8 +112,8 @@ impl Options {
                 "--chaos churn and burst do not go with --replay",
             ),
             (
-                cfg!(feature = "failpoints") || !self.chaos.contains(&Kind::CrashGatherer),
-                "--chaos crash-gatherer needs a program built with --features failpoints",
+                self.chaos.iter().all(|kind| kind.is_built_in()),
+                "--chaos crash-gatherer and crash-dedup need a build with --features failpoints",
             ),
         ];
         if let Some((_, text)) = checks.into_iter().find(|(holds, _)| !holds) {

@@ -84,6 +84,16 @@ pub fn troubles(event: &Event, lasts: Duration) -> Vec<Trouble> {
         | Kind::KillDedup
         | Kind::KillPostgres
         | Kind::StopPostgres
+        | Kind::KillProduction
+        | Kind::StopProduction
+        | Kind::CrashDedup
+        | Kind::HangDatabase
+        | Kind::CutSessions
+        | Kind::LockDatabase
+        | Kind::SlowDatabase
+        | Kind::ReadOnly
+        | Kind::FewConnections
+        | Kind::WrongPassword
         | Kind::WipeGatherer
         | Kind::Maintenance
         | Kind::Churn
