@@ -25,13 +25,17 @@ pub struct Move {
     pub head: i64,
     /// The gatherer's clock at the newest row merged.
     pub clock: i64,
+    /// Rows whose time the retention has dropped: they are counted instead of written.
+    pub past_retention: i64,
 }
 
 /// What became of a gatherer's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub read: u64,
+    /// Production or another gatherer had them.
     pub skipped: u64,
+    pub past_retention: u64,
 }
 
 /// A row of the batch: which span, which row of it.
@@ -64,9 +68,11 @@ pub struct Batch {
     moves: Vec<Move>,
     counts: Vec<Counts>,
     bytes: usize,
+    kept_from: i64,
 }
 
 impl Batch {
+    /// Takes rows of every time; see [`Batch::keeping`].
     pub fn new(gatherers: usize) -> Self {
         Self {
             spans: Vec::new(),
@@ -75,7 +81,14 @@ impl Batch {
             moves: Vec::new(),
             counts: vec![Counts::default(); gatherers],
             bytes: 0,
+            kept_from: i64::MIN,
         }
+    }
+
+    /// Takes no rows before a time: what the retention has dropped can no longer be told from what
+    /// is new, and landing again it would reach every consumer twice.
+    pub fn keeping(self, kept_from: i64) -> Self {
+        Self { kept_from, ..self }
     }
 
     /// Adds a span. `committing` is the batch that is being committed and not in `recent` yet.
@@ -90,9 +103,13 @@ impl Batch {
         let (gatherer, place) = (span.gatherer, self.spans.len());
         self.count(gatherer, |counts| counts.read += length(span.rows.len()));
         self.spans.push(span);
-        let (mut skipped, picks_before) = (0, self.picks.len());
+        let (mut skipped, mut past, picks_before) = (0, 0_u32, self.picks.len());
         let Some(span) = self.spans.get(place) else { return };
         for (index, row) in span.rows.iter().enumerate() {
+            if row.time < self.kept_from {
+                past += 1;
+                continue;
+            }
             if recent.contains(row.time, table.tolerance_micros, row.identity)
                 || committing.is_some_and(|batch| batch.seen.contains_key(&row.identity))
             {
@@ -127,7 +144,17 @@ impl Batch {
                 }
             }
         }
-        self.count(gatherer, |counts| counts.skipped += skipped);
+        if let Some(moved) = self
+            .moves
+            .iter_mut()
+            .rfind(|moved| moved.gatherer == gatherer && moved.log_id == span.log_id && past > 0)
+        {
+            moved.past_retention += i64::from(past);
+        }
+        self.count(gatherer, |counts| {
+            counts.skipped += skipped;
+            counts.past_retention += u64::from(past);
+        });
         let replaced = self.picks.iter().any(|pick| pick.span == index_u32(place));
         if self.picks.len() == picks_before && !replaced {
             // Nothing of it is written: only the cursor moves.
@@ -157,6 +184,7 @@ impl Batch {
             through: span.through,
             head: span.head,
             clock,
+            past_retention: 0,
         });
     }
 
@@ -313,7 +341,7 @@ mod tests {
         next.absorb(&ORDERBOOK_DELTAS, &recent, Some(&committing), delta_span(1, 0, &rows));
         assert_eq!((next.rows(), next.bytes(), next.is_empty()), (0, 0, false));
         assert_eq!(next.moves()[0].through, 2);
-        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2 });
+        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2, past_retention: 0 });
     }
 
     /// Streams of gatherers that each saw a part of what happened, cut into spans.

@@ -9,7 +9,8 @@
 //!
 //! A [`sync::Sync`] merges what the readers bring and commits rows, head and cursors in one
 //! transaction. A gatherer that is away or slow only stops its own readers. Production being away
-//! stops everything where it is: each reader holds one span and waits.
+//! stops everything where it is: each reader holds one span and waits. Partitions of production are
+//! made ahead and dropped by [`upkeep::Upkeep`], beside all this.
 //!
 //! Memory, a log: two spans a gatherer (of about 8 MiB, 16 at most), two batches (32 MiB and a span
 //! each), and the recent identities (about 40 bytes a unit of
@@ -20,15 +21,20 @@ mod gatherer;
 mod health;
 mod merge;
 mod metrics;
+mod partitions;
 mod production;
 mod progress;
 mod reader;
 mod recent;
+mod retention;
 mod span;
+mod status;
+mod status_text;
 mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
 use std::sync::Arc;
@@ -36,6 +42,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 pub use check::check;
+pub use retention::Retention;
+pub use status::status;
 
 use crate::model::Micros;
 use crate::ops;
@@ -52,6 +60,7 @@ pub struct Config {
     /// In the order in which copies of one microsecond are preferred. Their ids are unique.
     pub gatherers: Vec<GathererTarget>,
     pub production: Target,
+    pub retention: Retention,
     pub server: ops::http::Config,
 }
 
@@ -137,6 +146,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         tasks.spawn(format!("sync {}", table.name()), sync.run(stop.clone()));
     }
     drop(alive);
+
+    let upkeep = upkeep::Upkeep {
+        target: config.production.clone(),
+        tenure: tenures,
+        retention: config.retention,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn("partitions", upkeep.run(stop.clone()));
 
     let keeper = production::Keeper {
         target: config.production,

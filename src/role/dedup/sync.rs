@@ -140,13 +140,14 @@ impl Sync {
             opened = Session::open(self.table, &self.target, tenure, self.gatherers.clone()) => opened?,
         };
         self.began(state);
+        let kept_from = session.kept_from();
         let mut recent = Recent::new(
             if state.conflicts > 0 { i64::MAX } else { session.time_max() },
             self.table.recent_cost_max,
         );
         let mut idle = Some(session);
         let mut committing: Option<Committing> = None;
-        let mut ready = Batch::new(self.gatherers.len());
+        let mut ready = Batch::new(self.gatherers.len()).keeping(kept_from);
         let mut ready_since = Instant::now();
         let mut new_logs: Vec<(usize, Uuid)> = Vec::new();
         loop {
@@ -156,7 +157,7 @@ impl Sync {
                 }
                 let due = ready.rows() > 0 || ready_since.elapsed() >= CURSORS_LINGER;
                 if !ready.is_empty() && due {
-                    let fresh = Batch::new(self.gatherers.len());
+                    let fresh = Batch::new(self.gatherers.len()).keeping(kept_from);
                     let batch = Arc::new(std::mem::replace(&mut ready, fresh));
                     committing = Some(Committing::start(session, batch, &recent));
                 } else {
@@ -286,6 +287,14 @@ impl Sync {
             metrics.records_read.get_or_create_owned(&log).inc_by(counts.read);
             let skipped = counts.skipped + staged_duplicates;
             metrics.duplicates_skipped.get_or_create_owned(&log).inc_by(skipped);
+            let past = metrics.past_retention.get_or_create_owned(&log);
+            if past.inc_by(counts.past_retention) == 0 && counts.past_retention > 0 {
+                let (table, rows) = (self.table.name(), counts.past_retention);
+                tracing::warn!(
+                    table, %gatherer, rows,
+                    "rows came after the retention had dropped their time: counting, not writing them"
+                );
+            }
         }
         metrics.records_written.get_or_create_owned(&table).inc_by(written.rows);
         metrics.staged_rows.get_or_create_owned(&table).inc_by(written.staged);
@@ -361,7 +370,7 @@ async fn next_tenure(tenure: &mut watch::Receiver<Option<Tenure>>) -> Option<Ten
 }
 
 fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
-    if error.downcast_ref::<Moved>().is_some() {
+    if error.downcast_ref::<Moved>().is_some() || lacks_partition(&error) {
         return Verdict::Retry;
     }
     if let Some(FenceError::Lost { holder: now, .. }) = error.downcast_ref() {
@@ -391,6 +400,14 @@ fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
         _ if error.downcast_ref::<crate::pg::ConnectError>().is_some() => Verdict::Retry,
         Class::Held | Class::Fatal => Verdict::Ends(error),
     }
+}
+
+/// The partition was dropped after the session had seen it; the next one sees what is there now.
+fn lacks_partition(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<tokio_postgres::Error>()
+        .and_then(tokio_postgres::Error::code)
+        .is_some_and(|code| *code == tokio_postgres::error::SqlState::CHECK_VIOLATION)
 }
 
 fn is_cancelled(error: &anyhow::Error) -> bool {

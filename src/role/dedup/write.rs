@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Statement, Transaction};
 use uuid::Uuid;
 
 use super::merge::{Batch, Picked};
+use super::partitions::{self, Partitions};
 use super::production::Tenure;
 use super::recent::Floor;
 use super::span::NO_TIME;
@@ -32,13 +33,15 @@ const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// The plan of the insert must not follow from statistics that production may not have yet: rows
-/// of the stage are always looked up in the unique key.
+/// of the stage are always looked up in the unique key. It is made for the batch's own times, so that
+/// it names (and locks) a few partitions and not all of them.
 const SETTINGS: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off; \
-     SET max_parallel_workers_per_gather = 0; SET jit = off";
+     SET max_parallel_workers_per_gather = 0; SET jit = off; \
+     SET plan_cache_mode = force_custom_plan";
 
-/// A cursor or head of production was not where this process left it.
+/// A cursor, head or partition of production was not where this process left it.
 #[derive(Debug)]
-pub struct Moved(String);
+pub struct Moved(pub(super) String);
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,6 +89,8 @@ struct Known {
     statements: Statements,
     head: i64,
     time_max: i64,
+    kept_from: i64,
+    partitions: Partitions,
 }
 
 #[derive(Debug)]
@@ -98,14 +103,18 @@ struct Statements {
 }
 
 const CURSORS_SQL: &str = "UPDATE sync_cursors c SET position = m.through, head = m.head, \
-     lag_seconds = m.lag_micros / 1e6, synced_at = now() \
-     FROM unnest($2::text[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) \
-        AS m (gatherer, log_id, after, through, head, lag_micros) \
+     lag_seconds = m.lag_micros / 1e6, past_retention = c.past_retention + m.past_retention, \
+     synced_at = now() \
+     FROM unnest($2::text[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+        $8::bigint[]) AS m (gatherer, log_id, after, through, head, lag_micros, past_retention) \
      WHERE c.gatherer = m.gatherer AND c.table_name = $1 AND c.log_id = m.log_id \
         AND c.position = m.after";
 
+/// Moves only while no row of the batch, of which `$5` is the earliest time, is before what the
+/// retention keeps. Whoever drops holds this row until it is decided, so that neither can overtake
+/// the other.
 const HEAD_SQL: &str = "UPDATE logs SET head = $3, time_max = greatest(time_max, $4) \
-     WHERE name = $1 AND head = $2";
+     WHERE name = $1 AND head = $2 AND (kept_from IS NULL OR kept_from <= $5)";
 
 impl Session {
     /// Connects, prepares, and reads where the log stands.
@@ -143,14 +152,22 @@ impl Session {
         let sql = "SELECT head, time_max FROM logs WHERE name = $1";
         let row = tx.query_one(sql, &[&table.name()]).await.context("read head")?;
         let (head, time_max) = (row.try_get(0)?, row.try_get(1)?);
+        let kept_from = partitions::kept_from(&tx, table).await?;
+        let partitions = Partitions::read(&tx, table).await?;
         tx.commit().await?;
-        let known = Known { table, tenure, gatherers, statements, head, time_max };
+        let known =
+            Known { table, tenure, gatherers, statements, head, time_max, kept_from, partitions };
         Ok(Self { client, known })
     }
 
     /// No row of the log in production has a later time.
     pub fn time_max(&self) -> i64 {
         self.known.time_max
+    }
+
+    /// Rows before this time were dropped, and are to be counted instead of written.
+    pub fn kept_from(&self) -> i64 {
+        self.known.kept_from
     }
 
     /// Where to go on reading a gatherer's log; makes its cursor when the log is new.
@@ -195,6 +212,16 @@ impl Session {
             ..Written::default()
         };
 
+        let rows_times = || batch.identities().map(|(time, _)| time);
+        let missing = self.known.partitions.missing(rows_times());
+        if !missing.is_empty() {
+            let (fence, table) = (self.known.tenure.fence, self.known.table);
+            self.known.partitions =
+                partitions::make(&mut self.client, fence, table, &missing).await?;
+        }
+        let earliest = rows_times().min().unwrap_or(i64::MAX);
+        let time_max = rows_times().max().unwrap_or(NO_TIME);
+
         let tx = self.client.transaction().await.context("begin")?;
         self.known.tenure.fence.check(&tx).await?;
         let mut head = self.known.head;
@@ -213,8 +240,11 @@ impl Session {
                     *count += 1;
                 }
             }
-            let rows =
-                tx.query_raw(&self.known.statements.insert, [head]).await.context("insert rows")?;
+            let parameters = self.known.insert_parameters(head, earliest, time_max);
+            let rows = tx
+                .query_raw(&self.known.statements.insert, parameters)
+                .await
+                .context("insert rows")?;
             let mut rows = std::pin::pin!(rows);
             while let Some(row) = rows.try_next().await.context("insert rows")? {
                 let id: i16 = row.try_get(0)?;
@@ -229,10 +259,9 @@ impl Session {
                 head += 1;
             }
         }
-        let time_max = batch.identities().map(|(time, _)| time).max().unwrap_or(NO_TIME);
         tokio::try_join!(
             self.known.move_cursors(&tx, batch),
-            self.known.move_head(&tx, head, time_max)
+            self.known.move_head(&tx, head, time_max, earliest)
         )?;
         tx.commit().await.context("commit")?;
 
@@ -248,6 +277,17 @@ impl Session {
 }
 
 impl Known {
+    /// What the insert takes: the times of a partitioned table with the copies' tolerance added.
+    fn insert_parameters(&self, head: i64, earliest: i64, latest: i64) -> Vec<i64> {
+        let tolerance = self.table.tolerance_micros;
+        let mut parameters = vec![head];
+        if self.table.partition_micros.is_some() {
+            parameters
+                .extend([earliest.saturating_sub(tolerance), latest.saturating_add(tolerance)]);
+        }
+        parameters
+    }
+
     async fn move_cursors(&self, tx: &Transaction<'_>, batch: &Batch) -> anyhow::Result<()> {
         let (moves, now) = (batch.moves(), Micros::now());
         let names: Vec<&str> = moves
@@ -259,8 +299,9 @@ impl Known {
         let throughs: Vec<i64> = moves.iter().map(|m| m.through).collect();
         let heads: Vec<i64> = moves.iter().map(|m| m.head).collect();
         let lags: Vec<i64> = moves.iter().map(|m| now.since(Micros(m.clock)).max(0)).collect();
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&self.table.name(), &names, &ids, &afters, &throughs, &heads, &lags];
+        let past: Vec<i64> = moves.iter().map(|m| m.past_retention).collect();
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&self.table.name(), &names, &ids, &afters, &throughs, &heads, &lags, &past];
         let moved =
             tx.execute(&self.statements.cursors, &parameters).await.context("move cursors")?;
         if moved == length(moves.len()) {
@@ -285,17 +326,22 @@ impl Known {
         tx: &Transaction<'_>,
         head: i64,
         time_max: i64,
+        earliest: i64,
     ) -> anyhow::Result<()> {
         if head == self.head {
             return Ok(());
         }
         let name = self.table.name();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&name, &self.head, &head, &time_max];
+        // Where no time says what is kept, nothing is ever dropped.
+        let earliest = if self.table.partition_micros.is_some() { earliest } else { i64::MAX };
+        let parameters: [&(dyn ToSql + Sync); 5] = [&name, &self.head, &head, &time_max, &earliest];
         match tx.execute(&self.statements.head, &parameters).await.context("move head")? {
             1 => Ok(()),
-            _ => {
-                Err(Moved(format!("head of {name} is not where it was left: {}", self.head)).into())
-            }
+            _ => Err(Moved(format!(
+                "head of {name} is not where it was left, {}, or the retention has passed a row",
+                self.head
+            ))
+            .into()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The role and its transaction over real PostgreSQL: a rig of databases, and what must hold.
 
+mod partitions;
 mod rig;
 mod role;
+mod status;
 mod transaction;
