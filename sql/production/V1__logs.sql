@@ -62,6 +62,33 @@ COMMENT ON COLUMN sync_cursors.lag_seconds IS 'Age of the newest row merged, by 
 
 COMMENT ON COLUMN sync_cursors.past_retention IS 'Rows of that log that came after their time had been dropped (logs.kept_from) and were not written.';
 
+CREATE TABLE contributions (
+    gatherer        text   NOT NULL,
+    table_name      text   NOT NULL,
+    hour            bigint NOT NULL,
+    offered         bigint NOT NULL DEFAULT 0,
+    duplicates      bigint NOT NULL DEFAULT 0,
+    alone           bigint NOT NULL DEFAULT 0,
+    alone_unwatched bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (table_name, hour, gatherer)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE contributions IS 'What redundancy bought: which gatherer brought how many rows, and how many that no other had. Moves in the rows'' transaction. A row stands in alone from the moment one gatherer has brought it until another does, so the figures of an hour are exact when every gatherer''s cursor has passed it; offered - duplicates is what production has from that gatherer. Of orderbook_snapshots and coverage every row is the gatherer''s own.';
+COMMENT ON COLUMN contributions.hour IS 'First microsecond of the hour of the row''s own time (its gatherer''s clock where it has none), since 1970 UTC.';
+COMMENT ON COLUMN contributions.offered IS 'Rows read from that gatherer, without those of sync_cursors.past_retention.';
+COMMENT ON COLUMN contributions.duplicates IS 'Of these, rows that production had, or got from another copy.';
+COMMENT ON COLUMN contributions.alone IS 'Rows that this gatherer brought and no other so far.';
+COMMENT ON COLUMN contributions.alone_unwatched IS 'Of alone, rows that came when too many others stood alone: were they brought by another later, nobody would notice. Alone is too high by this much at most.';
+
+CREATE TABLE contributions_open (
+    table_name text   NOT NULL,
+    part       bigint NOT NULL,
+    rows       bytea  NOT NULL,
+    PRIMARY KEY (table_name, part)
+);
+ALTER TABLE contributions_open ALTER rows SET STORAGE EXTERNAL;
+COMMENT ON TABLE contributions_open IS 'The rows that stand in contributions.alone and may still be brought by another, by hash; for the deduplicator alone.';
+COMMENT ON COLUMN contributions_open.rows IS 'Records of 26 bytes, later parts over earlier ones: 16 of the identity''s hash, 2 of the gatherer (-1: no longer alone), 8 of the hour.';
+
 CREATE TABLE consumers (
     name       text   NOT NULL,
     table_name text   NOT NULL REFERENCES logs (name),

@@ -68,6 +68,8 @@ pub struct Sync {
 #[derive(Debug)]
 struct State {
     epoch: u64,
+    /// That of the session.
+    identity_seed: u64,
     serial: u64,
     /// Rows of a span, at most; fewer after a transaction that took too long.
     rows_max: i64,
@@ -103,6 +105,7 @@ impl Sync {
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut state = State {
             epoch: 0,
+            identity_seed: 0,
             serial: 0,
             rows_max: self.table.span_rows_max,
             conflicts: 0,
@@ -139,15 +142,16 @@ impl Sync {
             () = stop.cancelled() => return Ok(()),
             opened = Session::open(self.table, &self.target, tenure, self.gatherers.clone()) => opened?,
         };
+        state.identity_seed = session.identity_seed();
         self.began(state);
-        let kept_from = session.kept_from();
+        let empty = session.batch();
         let mut recent = Recent::new(
             if state.conflicts > 0 { i64::MAX } else { session.time_max() },
             self.table.recent_cost_max,
         );
         let mut idle = Some(session);
         let mut committing: Option<Committing> = None;
-        let mut ready = Batch::new(self.gatherers.len()).keeping(kept_from);
+        let mut ready = empty.clone();
         let mut ready_since = Instant::now();
         let mut new_logs: Vec<(usize, Uuid)> = Vec::new();
         loop {
@@ -157,8 +161,7 @@ impl Sync {
                 }
                 let due = ready.rows() > 0 || ready_since.elapsed() >= CURSORS_LINGER;
                 if !ready.is_empty() && due {
-                    let fresh = Batch::new(self.gatherers.len()).keeping(kept_from);
-                    let batch = Arc::new(std::mem::replace(&mut ready, fresh));
+                    let batch = Arc::new(std::mem::replace(&mut ready, empty.clone()));
                     committing = Some(Committing::start(session, batch, &recent));
                 } else {
                     idle = Some(session);
@@ -243,8 +246,9 @@ impl Sync {
         state.epoch += 1;
         for resume in &self.resumes {
             state.serial += 1;
-            let (epoch, serial) = (state.epoch, state.serial);
-            resume.send_replace(Resume { epoch, serial, cursor: None, rows_max: state.rows_max });
+            let (epoch, serial, seed) = (state.epoch, state.serial, state.identity_seed);
+            let rows_max = state.rows_max;
+            resume.send_replace(Resume { epoch, serial, seed, cursor: None, rows_max });
         }
         self.progress.set_syncing(self.table.index(), true);
     }
@@ -264,6 +268,7 @@ impl Sync {
             resume.send_replace(Resume {
                 epoch: state.epoch,
                 serial: state.serial,
+                seed: state.identity_seed,
                 cursor: Some((log_id, position)),
                 rows_max: state.rows_max,
             });

@@ -291,13 +291,11 @@ impl Table {
         )
     }
 
-    /// Moves what is new from the stage into the table, numbered from `$1` + 1 in the stage's order,
-    /// and returns of each row written the gatherer, its clock and the exchange's. Of a partitioned
-    /// table only the partitions of the times from `$2` to `$3` are looked at.
+    /// Takes from the stage what the table has, and returns the places of these rows. Of a partitioned
+    /// table only the partitions of the times from `$1` to `$2` are looked at.
     ///
-    /// No conflict clause: the stage holds each identity once and nobody else may write, so a
-    /// conflict is a broken law and has to abort the transaction.
-    pub fn insert_sql(&self) -> String {
+    /// One lookup a row, as a scalar: a join would be planned by statistics.
+    pub fn known_sql(&self) -> String {
         let name = self.name();
         let mut same = String::new();
         for column in self.body.get(self.identity.clone()).unwrap_or_default() {
@@ -317,17 +315,26 @@ impl Table {
         }
         if self.partition_micros.is_some() {
             let time = self.column(self.time);
-            let _infallible = write!(same, "t.{time} BETWEEN $2 AND $3 AND ");
+            let _infallible = write!(same, "t.{time} BETWEEN $1 AND $2 AND ");
         }
-        let exchange_ts = self.exchange_ts.map_or("NULL::bigint", |index| self.column(index));
+        format!(
+            "DELETE FROM stage s WHERE (SELECT true FROM {name} t WHERE {same}true LIMIT 1) \
+             RETURNING s.log_seq"
+        )
+    }
+
+    /// Moves the rest of the stage into the table, numbered from `$1` + 1 in the stage's order.
+    ///
+    /// No conflict clause: the stage holds each identity once and nobody else may write, so a
+    /// conflict is a broken law and has to abort the transaction.
+    pub fn insert_sql(&self) -> String {
         format!(
             "INSERT INTO {name} (log_seq, {columns}, gatherer_id) \
              SELECT $1::bigint + row_number() OVER (ORDER BY s.log_seq), {staged}, s.gatherer_id \
-             FROM stage s WHERE NOT EXISTS (SELECT FROM {name} t WHERE {same}true) \
-             RETURNING gatherer_id, {clock}, {exchange_ts}",
+             FROM stage s",
+            name = self.name(),
             columns = self.body_columns(""),
             staged = self.body_columns("s."),
-            clock = self.column(0),
         )
     }
 
@@ -363,13 +370,12 @@ mod tests {
 
     #[test]
     fn a_trade_is_looked_for_around_its_time() {
-        let sql = TRADES.insert_sql();
+        let sql = TRADES.known_sql();
         assert!(sql.contains(
             "WHERE t.trade_id = s.trade_id AND \
              t.exchange_ts BETWEEN s.exchange_ts - 1000000 AND s.exchange_ts + 1000000 AND \
-             t.exchange_ts BETWEEN $2 AND $3 AND true)"
+             t.exchange_ts BETWEEN $1 AND $2 AND true LIMIT 1)"
         ));
-        assert!(COVERAGE.insert_sql().contains("t.gatherer_id = s.gatherer_id AND t.covered"));
-        assert!(COVERAGE.insert_sql().ends_with("gatherer_id, covered_to, NULL::bigint"));
+        assert!(COVERAGE.known_sql().contains("t.gatherer_id = s.gatherer_id AND t.covered"));
     }
 }

@@ -4,6 +4,7 @@
 //! an error: whoever uses it drops it and opens another, which reads head and cursors anew. The
 //! outcome of a commit whose answer was lost is settled in this way too.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use postgres_types::ToSql;
 use tokio_postgres::{Client, Statement, Transaction};
 use uuid::Uuid;
 
+use super::contributions::{self, Alone, Decided};
 use super::merge::{Batch, Picked};
 use super::partitions::{self, Partitions};
 use super::production::Tenure;
@@ -91,12 +93,15 @@ struct Known {
     time_max: i64,
     kept_from: i64,
     partitions: Partitions,
+    alone: Alone,
+    identity_seed: u64,
 }
 
 #[derive(Debug)]
 struct Statements {
     copy: Statement,
     stage: Statement,
+    known: Statement,
     insert: Statement,
     cursors: Statement,
     head: Statement,
@@ -137,26 +142,39 @@ impl Session {
             let client = &client;
             async move { client.prepare(&sql).await }
         };
-        let (copy, stage, insert, cursors, head) = tokio::try_join!(
+        let (copy, stage, known, insert, cursors, head) = tokio::try_join!(
             prepare(table.copy_sql()),
             prepare(table.stage_sql()),
+            prepare(table.known_sql()),
             prepare(table.insert_sql()),
             prepare(CURSORS_SQL.to_owned()),
             prepare(HEAD_SQL.to_owned()),
         )
         .context("prepare statements")?;
-        let statements = Statements { copy, stage, insert, cursors, head };
+        let statements = Statements { copy, stage, known, insert, cursors, head };
 
         let tx = client.transaction().await?;
         tenure.fence.check(&tx).await?;
-        let sql = "SELECT head, time_max FROM logs WHERE name = $1";
+        let sql = "SELECT head, time_max, log_id FROM logs WHERE name = $1";
         let row = tx.query_one(sql, &[&table.name()]).await.context("read head")?;
         let (head, time_max) = (row.try_get(0)?, row.try_get(1)?);
+        let (high, low) = row.try_get::<_, Uuid>(2)?.as_u64_pair();
         let kept_from = partitions::kept_from(&tx, table).await?;
         let partitions = Partitions::read(&tx, table).await?;
+        let alone = Alone::read(&tx, table, gatherers.len()).await?;
         tx.commit().await?;
-        let known =
-            Known { table, tenure, gatherers, statements, head, time_max, kept_from, partitions };
+        let known = Known {
+            table,
+            tenure,
+            gatherers,
+            statements,
+            head,
+            time_max,
+            kept_from,
+            partitions,
+            alone,
+            identity_seed: high ^ low,
+        };
         Ok(Self { client, known })
     }
 
@@ -165,9 +183,17 @@ impl Session {
         self.known.time_max
     }
 
-    /// Rows before this time were dropped, and are to be counted instead of written.
-    pub fn kept_from(&self) -> i64 {
-        self.known.kept_from
+    /// Makes identities the same in every session with this production, and unforeseeable.
+    pub fn identity_seed(&self) -> u64 {
+        self.known.identity_seed
+    }
+
+    /// A batch for this session, empty.
+    pub fn batch(&self) -> Batch {
+        let Known { tenure, alone, kept_from, gatherers, .. } = &self.known;
+        Batch::new(gatherers.len())
+            .keeping(*kept_from)
+            .counting(tenure.gatherer_ids.clone(), alone.clone())
     }
 
     /// Where to go on reading a gatherer's log; makes its cursor when the log is new.
@@ -205,7 +231,7 @@ impl Session {
     /// the table; the unique key decides about the others.
     pub async fn write(&mut self, batch: &Batch, floor: Floor) -> anyhow::Result<Written> {
         let (direct, staged) = batch.split(self.known.table, floor);
-        let mut times: Vec<Times> = direct.iter().map(Times::of).collect();
+        let mut known = HashSet::new();
         let mut written = Written {
             staged: length(staged.len()),
             staged_duplicates: vec![0; self.known.gatherers.len()],
@@ -235,30 +261,39 @@ impl Session {
         if !staged.is_empty() {
             let encoder = Encoder::new(self.known.table, &self.known.tenure, &staged, 0);
             send(&tx, &self.known.statements.stage, encoder).await.context("stage rows")?;
-            for picked in &staged {
+            let among = self.known.times_looked_at(earliest, time_max);
+            let places = tx
+                .query_raw(&self.known.statements.known, among)
+                .await
+                .context("find known rows")?;
+            let mut places = std::pin::pin!(places);
+            while let Some(row) = places.try_next().await.context("find known rows")? {
+                let place = usize::try_from(row.try_get::<_, i64>(0)? - 1)?;
+                let picked = staged.get(place).context("find row of the stage")?;
+                known.insert(place);
                 if let Some(count) = written.staged_duplicates.get_mut(picked.span.gatherer) {
                     *count += 1;
                 }
             }
-            let parameters = self.known.insert_parameters(head, earliest, time_max);
-            let rows = tx
-                .query_raw(&self.known.statements.insert, parameters)
-                .await
-                .context("insert rows")?;
-            let mut rows = std::pin::pin!(rows);
-            while let Some(row) = rows.try_next().await.context("insert rows")? {
-                let id: i16 = row.try_get(0)?;
-                let gatherer = self.known.tenure.gatherer_ids.iter().position(|known| *known == id);
-                let count = gatherer.and_then(|index| written.staged_duplicates.get_mut(index));
-                if let Some(count) = count {
-                    *count = count.saturating_sub(1);
-                }
-                let exchange_ts: Option<i64> = row.try_get(2)?;
-                let exchange_ts = exchange_ts.unwrap_or(NO_TIME);
-                times.push(Times { clock: row.try_get(1)?, exchange_ts });
-                head += 1;
-            }
+            let insert = &self.known.statements.insert;
+            let inserted = tx.execute(insert, &[&head]).await.context("insert rows")?;
+            let expected = length(staged.len() - known.len());
+            ensure!(inserted == expected, "production took {inserted} of {expected} rows");
+            head = head.saturating_add_unsigned(inserted);
         }
+        let staged_rows = staged.iter().enumerate();
+        let staged_rows = staged_rows.map(|(place, picked)| (picked, !known.contains(&place)));
+        let rows: Vec<(&Picked<'_>, bool)> =
+            direct.iter().map(|picked| (picked, true)).chain(staged_rows).collect();
+        let ids = &self.known.tenure.gatherer_ids;
+        let decided = rows.iter().map(|(picked, is_new)| Decided {
+            gatherer: ids.get(picked.span.gatherer).copied().unwrap_or_default(),
+            row: picked.row,
+            is_shared: picked.is_shared,
+            is_new: *is_new,
+        });
+        let (table, alone) = (self.known.table, &self.known.alone);
+        contributions::write(&tx, table, alone, batch.tally(), decided).await?;
         tokio::try_join!(
             self.known.move_cursors(&tx, batch),
             self.known.move_head(&tx, head, time_max, earliest)
@@ -267,6 +302,11 @@ impl Session {
 
         self.known.head = head;
         self.known.time_max = self.known.time_max.max(time_max);
+        let times: Vec<Times> = rows
+            .iter()
+            .filter(|(_, is_new)| *is_new)
+            .map(|(picked, _)| Times::of(picked))
+            .collect();
         written.rows = length(times.len());
         let now = Micros::now();
         written.received_latencies = times.iter().map(|t| now.since(Micros(t.clock))).collect();
@@ -277,15 +317,13 @@ impl Session {
 }
 
 impl Known {
-    /// What the insert takes: the times of a partitioned table with the copies' tolerance added.
-    fn insert_parameters(&self, head: i64, earliest: i64, latest: i64) -> Vec<i64> {
+    /// Of a partitioned table the times from and to which copies of a batch's rows can be.
+    fn times_looked_at(&self, earliest: i64, latest: i64) -> Vec<i64> {
         let tolerance = self.table.tolerance_micros;
-        let mut parameters = vec![head];
-        if self.table.partition_micros.is_some() {
-            parameters
-                .extend([earliest.saturating_sub(tolerance), latest.saturating_add(tolerance)]);
+        match self.table.partition_micros {
+            Some(_) => vec![earliest.saturating_sub(tolerance), latest.saturating_add(tolerance)],
+            None => Vec::new(),
         }
-        parameters
     }
 
     async fn move_cursors(&self, tx: &Transaction<'_>, batch: &Batch) -> anyhow::Result<()> {

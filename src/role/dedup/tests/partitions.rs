@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::super::merge::Batch;
 use super::super::partitions::{self, DAY_MICROS};
 use super::super::recent::Recent;
 use super::super::retention::{Outcome, drop_oldest};
@@ -112,7 +111,7 @@ async fn what_was_dropped_is_counted_and_never_lands_again() {
     assert_eq!(names(&client).await.len(), 2);
     drop(writer.lock.take());
     let mut writer = reopen(target).await;
-    let mut again = Batch::new(2).keeping(writer.session.kept_from());
+    let mut again = writer.session.batch();
     let memory = proves_nothing();
     again.absorb(&ORDERBOOK_DELTAS, &memory, None, delta_span(0, 30, &late));
     assert_eq!(again.counts()[0].past_retention, 10);
