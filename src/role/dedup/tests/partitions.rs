@@ -185,11 +185,9 @@ async fn the_role_makes_partitions_ahead_and_drops_old_ones() {
     let running = rig.run();
     rig.caught_up("orderbook_deltas").await;
     let production = rig.production().await;
-    let ahead = format!(
-        "SELECT count(*) >= 5 FROM pg_inherits WHERE inhparent = 'coverage'::regclass \
-         OR inhparent = 'orderbook_deltas'::regclass"
-    );
-    holds(&production, &ahead).await;
+    let ahead = "SELECT count(*) >= 5 FROM pg_inherits WHERE inhparent = 'coverage'::regclass \
+                 OR inhparent = 'orderbook_deltas'::regclass";
+    holds(&production, ahead).await;
     running.stop().await.unwrap();
     // A process that begins looks after the partitions first.
     let running = rig.run();
@@ -262,7 +260,8 @@ async fn speed_beside_a_plain_table() {
                 *seconds += began.elapsed().as_secs_f64();
             }
         }
-        let [plain, partitioned] = seconds.map(|seconds| (ROWS * ROUNDS) as f64 / seconds);
+        let rows = f64::from(i32::try_from(ROWS * ROUNDS).unwrap());
+        let [plain, partitioned] = seconds.map(|seconds| rows / seconds);
         println!(
             "{way}: plain {plain:.0} rows/s, partitioned {partitioned:.0} rows/s, ratio {:.3}",
             partitioned / plain
