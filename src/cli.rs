@@ -58,7 +58,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   kalshi dedup
-  kalshi dedup --config ./deduplicator.yaml --check")]
+  kalshi dedup --config ./deduplicator.yaml --check
+  kalshi dedup --status
+  kalshi dedup --status --format json")]
     Dedup(Dedup),
 
     /// Bring a configuration's database to the schema of this version
@@ -131,6 +133,17 @@ pub struct Dedup {
     /// Check the configuration and its connections, change nothing
     #[arg(long)]
     pub check: bool,
+
+    /// Print how far each log of each gatherer is merged, who writes, and what production keeps
+    ///
+    /// Asks the databases alone: it works whether the deduplicator runs or not, and while a gatherer
+    /// is away.
+    #[arg(long, conflicts_with = "check")]
+    pub status: bool,
+
+    /// For --status: how to print it
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "status")]
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -390,6 +403,8 @@ mod tests {
             "gather --config",
             "migrate --dry-run --status",
             "gather --check --plan",
+            "dedup --check --status",
+            "dedup --format json",
             "gather --gatherers 3",
             "gather --format json",
             "gather --plan --gatherers 0",

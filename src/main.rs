@@ -86,6 +86,10 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             role::dedup::check(config).await?;
             announce_fine(&arguments.config)
         }
+        Command::Dedup(arguments) if arguments.status => {
+            let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
+            role::dedup::status(config, matches!(arguments.format, cli::Format::Json)).await
+        }
         Command::Dedup(arguments) => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
             role::dedup::run(config, Shutdown::listen().context("install signals")?).await

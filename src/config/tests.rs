@@ -396,14 +396,34 @@ gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
 ";
     let source = format!(
         "{base}api: {{ rest_url: https://h/v2, key_id: k, private_key_secret: aws:x, market_sync_interval: 5m }}
-retention: {{ trades: forever, orderbook_deltas: 90d }}
 archive: {{ url: s3://b/p, database: {{ user: exporter, password_file: /x }} }}
 "
     );
     let loaded = place.deduplicator(&source).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.notices.len(), 3);
+    assert_eq!(loaded.notices.len(), 2);
     let source = format!("{base}retention: {{ trades: 5 }}\napi: {{ market_sync_interval: 0s }}\n");
     assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 2);
+}
+
+#[test]
+fn retention_is_that_of_the_file_or_the_default() {
+    let place = Place::new();
+    let base = "deduplicator_id: d1
+production: { host: p, database: d, user: u }
+gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
+";
+    let kept = |retention: &str| {
+        place.deduplicator(&format!("{base}{retention}\n")).map(|loaded| loaded.config.retention)
+    };
+    let day = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+    let default = kept("").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((default.trades, default.orderbook_snapshots, default.coverage), (None, None, None));
+    assert_eq!((default.orderbook_deltas, default.tickers), (day(90), day(30)));
+    let given = kept("retention: { trades: 365d, tickers: forever, market_lifecycle: forever }");
+    let given = given.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((given.trades, given.tickers, given.orderbook_deltas), (day(365), None, day(90)));
+    let errors = kept("retention: { market_lifecycle: 90d, tickers: 5 }").unwrap_err();
+    assert_eq!(errors.problems().len(), 2, "{errors}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `--check`: whether every database answers and has the right schema. Changes nothing.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
 use super::{Config, GathererTarget};
 use crate::ops::exit::UsageError;
@@ -53,6 +53,14 @@ async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
         client.query_opt(sql.as_str(), &[]).await.map_err(|error| {
             anyhow::anyhow!("read {}: {}", table.name(), crate::pg::describe(&error))
         })?;
+    }
+    if schema == Schema::Production {
+        for table in super::table::ALL.iter().filter(|table| table.partition_micros.is_some()) {
+            let sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class \
+                       WHERE oid = $1::text::regclass";
+            let owns: bool = client.query_one(sql, &[&table.name()]).await?.try_get(0)?;
+            ensure!(owns, "{} is another user's table: partitions need its owner", table.name());
+        }
     }
     Ok(())
 }

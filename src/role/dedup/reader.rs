@@ -51,6 +51,8 @@ pub struct Resume {
     pub epoch: u64,
     /// Grows with each resume.
     pub serial: u64,
+    /// Of the identities of rows; see [`identity_seed`].
+    pub seed: u64,
     /// The log, and the last `log_seq` of it that is in production; none until the log is known.
     pub cursor: Option<(Uuid, i64)>,
     /// Rows of one span, at most.
@@ -84,8 +86,6 @@ pub struct Reader {
     pub heads: watch::Receiver<Heads>,
     pub resume: watch::Receiver<Resume>,
     pub events: mpsc::Sender<Event>,
-    /// The log's seed, the same for all its readers.
-    pub seed: u64,
     pub progress: Arc<Progress>,
     pub metrics: Metrics,
 }
@@ -219,7 +219,7 @@ impl Reader {
                     after,
                     through: head.min(after.saturating_add(rows)),
                     head,
-                    seed: identity_seed(self.table, self.seed, self.gatherer),
+                    seed: identity_seed(self.table, resume.seed, self.gatherer),
                 })
             }
             _ => Step::Announce(log_id),

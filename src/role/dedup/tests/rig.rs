@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::super::{Config, GathererTarget, run};
+use super::super::{Config, GathererTarget, Retention, run};
 use crate::ops;
 use crate::ops::shutdown::Shutdown;
 use crate::pg::Target;
@@ -68,6 +68,7 @@ impl Rig {
                 })
                 .collect(),
             production: self.production.clone(),
+            retention: Retention::default(),
             server: ops::http::Config { health: any, metrics: any },
         }
     }
