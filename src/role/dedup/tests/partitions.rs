@@ -42,7 +42,7 @@ async fn number(client: &Client, sql: &str) -> i64 {
 
 /// A session as the task that drops has, with less patience.
 async fn dropper(writer: &Writer) -> Client {
-    let options = Options { lock_timeout: Some(Duration::from_millis(1500)), ..Options::default() };
+    let options = Options { lock_timeout: Some(Duration::from_secs(5)), ..Options::default() };
     writer.target.connect_with(options).await.unwrap()
 }
 
