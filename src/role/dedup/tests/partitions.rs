@@ -1,15 +1,17 @@
 //! Production's partitions: made for whatever comes, dropped without a row lost, doubled or blocked.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use super::super::partitions::{self, DAY_MICROS};
+use super::super::production::Tenure;
 use super::super::recent::Recent;
 use super::super::retention::{Outcome, drop_oldest};
 use super::super::span::testing::{TestDelta, delta_span};
 use super::super::table::ORDERBOOK_DELTAS;
-use super::super::write::Moved;
+use super::super::write::{Moved, Session};
 use super::rig::{Delta, Rig, append_deltas, assert_dense, delta as row, holds};
 use super::transaction::{Writer, batch, delta, proves_nothing, reopen};
 use crate::model::Micros;
@@ -42,7 +44,7 @@ async fn number(client: &Client, sql: &str) -> i64 {
 
 /// A session as the task that drops has, with less patience.
 async fn dropper(writer: &Writer) -> Client {
-    let options = Options { lock_timeout: Some(Duration::from_millis(1500)), ..Options::default() };
+    let options = Options { lock_timeout: Some(Duration::from_secs(5)), ..Options::default() };
     writer.target.connect_with(options).await.unwrap()
 }
 
@@ -217,7 +219,8 @@ async fn the_role_makes_partitions_ahead_and_drops_old_ones() {
 }
 
 /// What partitions cost the writer: the same rows into production's table and into a plain one with
-/// `UNIQUE (log_seq)`, in turns. Prints rows a second of both ways to write.
+/// `UNIQUE (log_seq)`, in turns, and into a partitioned one without another gatherer, where no row is
+/// watched for copies. Prints rows a second of both ways to write.
 #[tokio::test]
 #[ignore = "a measurement: run it alone, with --no-capture"]
 async fn speed_beside_a_plain_table() {
@@ -229,10 +232,18 @@ async fn speed_beside_a_plain_table() {
                  ADD PRIMARY KEY (ticker, exchange_ts, side, price, size_delta, occurrence)";
     let cluster = Cluster::start();
     let mut writers = Vec::new();
-    for (name, sql) in [("plain", plain), ("partitioned", "")] {
+    for (name, sql) in [("plain", plain), ("partitioned", ""), ("unwatched", "")] {
         let target = cluster.create_with(name, Schema::Production).await;
         target.connect().await.unwrap().batch_execute(sql).await.unwrap();
-        writers.push(Writer::open(target, &ORDERBOOK_DELTAS).await);
+        let mut writer = Writer::open(target.clone(), &ORDERBOOK_DELTAS).await;
+        if name == "unwatched" {
+            let fence = writer.lock.as_ref().unwrap().fence();
+            let tenure = Tenure { fence, gatherer_ids: Arc::new([1]) };
+            let gatherers = Arc::new(["a".to_owned()]);
+            let opened = Session::open(&ORDERBOOK_DELTAS, &target, tenure, gatherers).await;
+            writer.session = opened.unwrap();
+        }
+        writers.push(writer);
     }
     // A third of a day a round, as catching up would read it.
     let rows = |round: i64, odd: i64| -> Vec<TestDelta> {
@@ -245,7 +256,7 @@ async fn speed_beside_a_plain_table() {
         (round * ROWS..(round + 1) * ROWS).map(of).collect()
     };
     for (way, after) in [("copied", 0), ("staged", ROWS * ROUNDS)] {
-        let mut seconds = [0.0; 2];
+        let mut seconds = [0.0; 3];
         for round in 0..ROUNDS {
             let odd = i64::from(way == "staged");
             for (writer, seconds) in writers.iter_mut().zip(&mut seconds) {
@@ -261,10 +272,12 @@ async fn speed_beside_a_plain_table() {
             }
         }
         let rows = f64::from(i32::try_from(ROWS * ROUNDS).unwrap());
-        let [plain, partitioned] = seconds.map(|seconds| rows / seconds);
+        let [plain, partitioned, unwatched] = seconds.map(|seconds| rows / seconds);
         println!(
-            "{way}: plain {plain:.0} rows/s, partitioned {partitioned:.0} rows/s, ratio {:.3}",
-            partitioned / plain
+            "{way}: plain {plain:.0} rows/s, partitioned {partitioned:.0} rows/s (ratio {:.3}), \
+             unwatched {unwatched:.0} rows/s (ratio {:.3})",
+            partitioned / plain,
+            unwatched / plain
         );
     }
 }
