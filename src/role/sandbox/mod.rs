@@ -12,6 +12,7 @@ mod configs;
 mod display;
 mod exchange;
 mod expected;
+mod metadata;
 mod observe;
 mod options;
 mod platform;
