@@ -4,13 +4,14 @@
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches
 #   make check                                           formatting, lints, tests, docs, dependencies
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
+#   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
 #   make build                                           target/release/kalshi
 
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check build bench-gather bench-scale fmt lint doc audit install-tools
+.PHONY: sandbox test check build bench-gather bench-markets bench-scale fmt lint doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -28,7 +29,7 @@ build:
 	@.ci/install
 	cargo build --release --locked
 
-bench-gather bench-scale:
+bench-gather bench-markets bench-scale:
 	@.ci/install
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 

@@ -78,8 +78,8 @@ struct State {
     backoff: Backoff,
 }
 
-/// What an error of a session asks for.
-enum Verdict {
+/// What an error of a session with production asks for.
+pub(super) enum Verdict {
     Retry,
     /// The server cancelled a statement.
     TooSlow,
@@ -360,7 +360,7 @@ async fn next_tenure(tenure: &mut watch::Receiver<Option<Tenure>>) -> Option<Ten
     tenure.clone()
 }
 
-fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
+pub(super) fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
     if error.downcast_ref::<Moved>().is_some() {
         return Verdict::Retry;
     }

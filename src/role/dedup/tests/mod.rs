@@ -1,5 +1,5 @@
 //! The role and its transaction over real PostgreSQL: a rig of databases, and what must hold.
 
-mod rig;
+pub(super) mod rig;
 mod role;
 mod transaction;
