@@ -6,12 +6,14 @@
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
+#   make bench-dedup                                     three gatherers into production beside COPY
+#   make bench-latency                                   exchange to production at 5,000 changes/s
 #   make build                                           target/release/kalshi
 
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check build bench-gather bench-markets bench-scale fmt lint doc audit install-tools
+.PHONY: sandbox test check build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -29,7 +31,7 @@ build:
 	@.ci/install
 	cargo build --release --locked
 
-bench-gather bench-markets bench-scale:
+bench-gather bench-markets bench-scale bench-dedup bench-latency:
 	@.ci/install
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 

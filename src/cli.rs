@@ -58,7 +58,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   kalshi dedup
-  kalshi dedup --config ./deduplicator.yaml --check")]
+  kalshi dedup --config ./deduplicator.yaml --check
+  kalshi dedup --status
+  kalshi dedup --status --format json")]
     Dedup(Dedup),
 
     /// Bring a configuration's database to the schema of this version
@@ -131,6 +133,17 @@ pub struct Dedup {
     /// Check the configuration and its connections, change nothing
     #[arg(long)]
     pub check: bool,
+
+    /// Print how far each log of each gatherer is merged, who writes, and what production keeps
+    ///
+    /// Asks the databases alone: it works whether the deduplicator runs or not, and while a gatherer
+    /// is away.
+    #[arg(long, conflicts_with = "check")]
+    pub status: bool,
+
+    /// For --status: how to print it
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "status")]
+    pub format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -168,9 +181,9 @@ pub struct Sandbox {
     #[arg(long, value_name = "KIND", value_parser = chaos(), value_delimiter = ',', num_args = 0..=1, default_missing_value = "all")]
     pub chaos: Vec<Chaos>,
 
-    /// How long stop-postgres keeps a database away
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub outage: Duration,
+    /// How long stop-postgres keeps a database away; by default 60s
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "chaos")]
+    pub outage: Option<Duration>,
 
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -201,7 +214,7 @@ channel = orderbook_delta by default):
   POST drop?key&channel&n  repeat?key&channel&n  reset?key&channel
        terminate?key&channel&code=10|25  dead?key&channel&known=true|false
   POST fail?key&code&n  ignore?key&n  early?key&n  yes-price?key&ignore=true|false
-       garbage?key&channel  inject (NDJSON in the body)
+       garbage?key&channel  mangle?key&how=torn|flipped|oversize  inject (NDJSON in the body)
   POST rest?fault=status&status|slow&delay_ms|repeat-cursor|empty-page|shift-back&items|
        shift-on&items|clear, with n or ms, and key or path where only some calls are meant
   POST maintenance?ms&in_ms  trading?active=true|false  limits?markets&commands&outbox_bytes&read_tokens
@@ -391,6 +404,8 @@ mod tests {
             "gather --config",
             "migrate --dry-run --status",
             "gather --check --plan",
+            "dedup --check --status",
+            "dedup --format json",
             "gather --gatherers 3",
             "gather --format json",
             "gather --plan --gatherers 0",

@@ -14,6 +14,7 @@ mod role;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -76,12 +77,18 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Gather(arguments) => {
             let config = load(config::load_gatherer(&arguments.config), Output::Configured)?;
-            role::gather::run(config, Shutdown::listen().context("install signals")?).await
+            let file = arguments.config.clone();
+            let reload = Arc::new(move || reload(config::load_gatherer(&file)));
+            role::gather::run(config, reload, Shutdown::listen().context("install signals")?).await
         }
         Command::Dedup(arguments) if arguments.check => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
             role::dedup::check(config).await?;
             announce_fine(&arguments.config)
+        }
+        Command::Dedup(arguments) if arguments.status => {
+            let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
+            role::dedup::status(config, matches!(arguments.format, cli::Format::Json)).await
         }
         Command::Dedup(arguments) => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
@@ -120,6 +127,13 @@ fn load<T>(loaded: Result<Loaded<T>, ConfigErrors>, output: Output) -> anyhow::R
     Ok(loaded.config)
 }
 
+/// As [`load`], while the process runs.
+fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>) -> anyhow::Result<T> {
+    let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
+    telemetry::set_level(&loaded.telemetry.level)?;
+    Ok(loaded.config)
+}
+
 fn announce_fine(file: &Path) -> anyhow::Result<()> {
     use std::io::Write as _;
     writeln!(std::io::stdout(), "{}: configuration and connections are fine", file.display())
@@ -155,6 +169,10 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         };
         chaos.extend(kinds);
     }
+    if arguments.outage.is_some() && !chaos.contains(&ChaosKind::StopPostgres) {
+        let text = "--outage is for --chaos stop-postgres, which is not asked for";
+        return Err(UsageError(text.to_owned()).into());
+    }
     let defaults = Options::default();
     let options = Options {
         markets: usize::try_from(flow.markets).context("count markets")?,
@@ -167,7 +185,7 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         seed: flow.seed,
         replay: flow.replay,
         chaos,
-        outage: arguments.outage,
+        outage: arguments.outage.unwrap_or(defaults.outage),
         format: match arguments.format {
             cli::Format::Table => Verdict::Table,
             cli::Format::Json => Verdict::Json,

@@ -153,7 +153,7 @@ fn trouble(kinds: &str, duration: &str, seed: &str) -> Value {
 
 #[test]
 fn streams_with_missing_doubled_and_senseless_frames_are_healed() {
-    trouble("skip,repeat,reset,terminate,garbage,close-codes,ping-flood", "60s", "7");
+    trouble("skip,repeat,reset,terminate,garbage,mangle,close-codes,ping-flood", "60s", "7");
 }
 
 #[test]
@@ -164,6 +164,30 @@ fn sockets_and_subscriptions_that_fall_silent_are_found_and_replaced() {
 #[test]
 fn refusals_storms_maintenance_and_churn_are_outlived() {
     trouble("refuse,rest,maintenance,churn,burst", "60s", "7");
+}
+
+#[test]
+fn databases_that_misbehave_cost_time_and_no_row() {
+    let kinds = "hang-database,cut-sessions,lock-database,slow-database,read-only,few-connections,\
+                 wrong-password";
+    let verdict = trouble(kinds, "75s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+    for kind in kinds.split(',') {
+        assert_eq!(struck(&verdict, kind), 2, "{kind}: a gatherer's database and production");
+    }
+}
+
+#[test]
+fn production_and_the_deduplicator_may_die_at_any_stage_of_a_batch() {
+    let verdict = trouble("kill-production,kill-dedup,crash-dedup", "75s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
+    assert_eq!(struck(&verdict, "crash-dedup"), 5, "each of its stages");
+}
+
+#[test]
+fn production_away_for_a_minute_delays_and_loses_nothing() {
+    let verdict = trouble("stop-production", "30s", "7");
+    assert_eq!(missed(&verdict), [0, 0, 0]);
 }
 
 #[test]

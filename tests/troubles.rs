@@ -185,3 +185,110 @@ fn a_flood_without_a_database_goes_into_the_journal_and_not_into_memory() {
     // Chunks on their way and the journal's buffer: ARCHITECTURE.md has the sum.
     assert!(most < 400 << 20, "{} MiB", most >> 20);
 }
+
+/// Connections that the gatherer made so far.
+fn connects(alone: &Alone) -> u64 {
+    let page = get(&alone.file.metrics, "/metrics");
+    let value = |line: &str| {
+        let (name, count) = line.rsplit_once(' ')?;
+        name.contains("websocket_connects").then(|| count.parse().ok()).flatten()
+    };
+    page.lines().find_map(value).expect("a count")
+}
+
+#[test]
+fn another_configuration_is_taken_over_without_a_new_connection() {
+    let alone = Alone::start("60", "300", |_| {});
+    alone.wait_healthy();
+    let before = connects(&alone);
+    let text = std::fs::read_to_string(&alone.file.path).expect("read the configuration");
+    let one = "SELECT ticker FROM orderbook_snapshots LIMIT 1";
+    let ticker = alone.cluster.sql("g1", one);
+    let narrow = text.replace("level: info", "level: debug");
+    let narrow = format!("{narrow}markets: {{ tickers: [{ticker}] }}\n");
+    std::fs::write(&alone.file.path, &narrow).expect("write the configuration");
+    alone.gatherer.signal(Signal::HUP);
+    let markets = || alone.health()["components"]["market_registry"]["markets"].as_u64();
+    wait_for("one market", || markets().filter(|markets| *markets == 1));
+    wait_for("the new log level", || alone.gatherer.log().contains("DEBUG").then_some(()));
+
+    // One that is wrong changes nothing, and what needs a restart is named.
+    std::fs::write(&alone.file.path, narrow.replace("orderbook: 2", "orderbook: two")).unwrap();
+    alone.gatherer.signal(Signal::HUP);
+    wait_for("the refusal", || {
+        alone.gatherer.log().contains("the configuration is not taken over").then_some(())
+    });
+    std::fs::write(&alone.file.path, text.replace("orderbook: 2", "orderbook: 3")).unwrap();
+    alone.gatherer.signal(Signal::HUP);
+    wait_for("all markets again", || markets().filter(|markets| *markets >= 60));
+    let log = alone.gatherer.log();
+    assert!(log.contains("are taken over at the next start") && log.contains("sessions"), "{log}");
+    alone.wait_healthy();
+    assert_eq!(connects(&alone), before, "{log}");
+}
+
+#[test]
+fn a_key_that_was_refused_is_taken_up_when_its_file_has_the_right_one() {
+    let root = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::start(root.path());
+    cluster.sql("postgres", "CREATE DATABASE g1");
+    let exchange = Exchange::start(&["--markets", "60", "--rate", "300", "--seed", "6"]);
+    let file = gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1");
+    migrate(&file.path);
+    let (key_id, _) = exchange.keys.first().expect("a key");
+    let right = std::fs::read_to_string(&file.path).expect("read the configuration");
+    let wrong = right.replace(key_id.as_str(), "00000000-0000-0000-0000-000000000000");
+    std::fs::write(&file.path, wrong).expect("write the configuration");
+    let log = root.path().join("g1.log");
+    let gatherer = Process::start(&["gather", "--config", config(&file)], log);
+    let alone = Alone { gatherer, exchange, file, cluster, root };
+    let websocket = || alone.health()["components"]["websocket"].clone();
+    wait_for("health to name the refusal", || {
+        let websocket = websocket();
+        let reason = websocket["reason"].as_str().unwrap_or_default().to_owned();
+        (websocket["refused"].as_u64() > Some(0) && reason.contains("refused the key"))
+            .then_some(())
+    });
+    assert_eq!(alone.health()["status"], "unhealthy");
+    assert_eq!(alone.health()["components"]["exchange"]["reachable"], true);
+    std::fs::write(&alone.file.path, right).expect("write the configuration");
+    alone.wait_healthy();
+    assert!(alone.gatherer.log().contains("the exchange's key was replaced"));
+    assert_eq!(websocket()["refused"], 0);
+}
+
+#[test]
+fn a_database_whose_disk_is_full_costs_time_and_no_change() {
+    let disk = support::small_disk::SmallDisk::mount(24);
+    disk.give("postgres");
+    let root = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::start(root.path());
+    let place = disk.path().display();
+    cluster.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{place}'"));
+    cluster.sql("postgres", "CREATE DATABASE g1 TABLESPACE small");
+    let exchange = Exchange::start(&["--markets", "60", "--rate", "3000", "--seed", "6"]);
+    let file = gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1");
+    migrate(&file.path);
+    let log = root.path().join("g1.log");
+    let gatherer = Process::start(&["gather", "--config", config(&file)], log);
+    let mut alone = Alone { gatherer, exchange, file, cluster, root };
+    wait_for("health to say that no rows are taken", || {
+        let database = alone.health()["components"]["database"]["reason"].clone();
+        (database == "the database takes no rows: the journal keeps what comes").then_some(())
+    });
+    let published = |alone: &Alone| {
+        alone.exchange.status()["published"]["orderbook_deltas"].as_i64().expect("a count")
+    };
+    let before = published(&alone);
+    wait_for("more changes", || (published(&alone) > before + 5000).then_some(()));
+    assert!(alone.deltas() < before + 5000);
+    disk.resize(512);
+    let all = published(&alone);
+    wait_for("every change", || (alone.deltas() >= all).then_some(()));
+    alone.wait_healthy();
+    assert!(alone.gatherer.stop().success(), "{}", alone.gatherer.log());
+    assert_eq!(alone.number("SELECT count(*) - max(log_seq) FROM orderbook_deltas"), 0);
+    let broken = "SELECT count(*) FROM coverage WHERE ended_by NOT IN ('stop', 'continues')";
+    assert_eq!(alone.number(broken), 0, "no stretch was broken");
+    drop((alone, disk));
+}

@@ -6,7 +6,7 @@ use super::read::Section;
 use super::secret::PASSWORD;
 use super::{database, market_sync, shared, units};
 use crate::ops::telemetry;
-use crate::role::dedup::{Config, GathererTarget};
+use crate::role::dedup::{Config, GathererTarget, Retention};
 
 pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let id = root.require("deduplicator_id", units::id);
@@ -14,7 +14,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
     let markets = market_sync::read(&root);
-    retention(root.section("retention"), root.has("retention"));
+    let retention = retention(root.section("retention"));
     archive(root.section("archive"), root.has("archive"));
     let server = shared::server(&root);
     let logging = shared::logging(&root);
@@ -24,6 +24,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
         gatherers: gatherers?,
         production: production?,
         markets: markets?,
+        retention: retention?,
         server: server?,
     };
     Some((deduplicator, logging?))
@@ -78,30 +79,29 @@ fn gatherers(root: &Section<'_>, application_name: &str) -> Option<Vec<GathererT
     sections.into_iter().map(&mut unique).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Settings of parts that this version does not have are checked for their form, so that a file that
-/// is right stays right, and announced, so that nobody waits for them.
-fn retention(section: Section<'_>, given: bool) {
-    if !given {
-        return;
-    }
-    let mut ends = false;
-    for table in [
-        "trades",
-        "orderbook_snapshots",
-        "orderbook_deltas",
-        "tickers",
-        "market_lifecycle",
-        "coverage",
-    ] {
-        let kept = section.get(table, None, units::retention);
-        ends |= kept.flatten().is_some();
-    }
-    if ends {
-        section.context().notice("`retention` has no effect: this version keeps every row");
-    }
+/// How long production keeps rows; see [`Retention`] for what is left out.
+fn retention(section: Section<'_>) -> Option<Retention> {
+    let defaults = Retention::default();
+    let kept = |key, default| section.get(key, default, units::retention);
+    let trades = kept("trades", defaults.trades);
+    let orderbook_deltas = kept("orderbook_deltas", defaults.orderbook_deltas);
+    let orderbook_snapshots = kept("orderbook_snapshots", defaults.orderbook_snapshots);
+    let tickers = kept("tickers", defaults.tickers);
+    let coverage = kept("coverage", defaults.coverage);
+    let market_lifecycle = section.get("market_lifecycle", (), units::forever);
     section.finish();
+    market_lifecycle?;
+    Some(Retention {
+        trades: trades?,
+        orderbook_deltas: orderbook_deltas?,
+        orderbook_snapshots: orderbook_snapshots?,
+        tickers: tickers?,
+        coverage: coverage?,
+    })
 }
 
+/// Settings of parts that this version does not have are checked for their form, so that a file that
+/// is right stays right, and announced, so that nobody waits for them.
 fn archive(section: Section<'_>, given: bool) {
     if !given {
         return;

@@ -1,14 +1,13 @@
 //! `gatherer.yaml`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::read::Section;
 use super::secret::PRIVATE_KEY;
 use super::{database, shared, units};
 use crate::kalshi::Api;
-use crate::kalshi::auth::Credentials;
+use crate::kalshi::auth::{Credentials, Signer};
 use crate::log::journal;
 use crate::ops::telemetry;
 use crate::role::gather::poller;
@@ -26,7 +25,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));
     let markets = markets(root.section("markets"));
-    let audit_period = audit(root.section("audit"));
+    let audit_period = audit(&root);
     let poller = poller(&root);
     storage(root.section("storage"));
     let server = shared::server(&root);
@@ -66,7 +65,7 @@ fn api(section: Section<'_>) -> Option<Api> {
     let ws_url = section.require("ws_url", units::ws_url);
     let credentials = credentials(&section);
     section.finish();
-    Some(Api { rest_url: rest_url?, ws_url: ws_url?, credentials: Some(Arc::new(credentials?)) })
+    Some(Api { rest_url: rest_url?, ws_url: ws_url?, credentials: Some(Signer::new(credentials?)) })
 }
 
 fn credentials(section: &Section<'_>) -> Option<Credentials> {
@@ -185,8 +184,15 @@ fn patterns(
     names.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// The period of the audit; none when it is off.
-fn audit(section: Section<'_>) -> Option<Option<Duration>> {
+/// The period of the audit; none when it is off, of which the section is a short form.
+fn audit(root: &Section<'_>) -> Option<Option<Duration>> {
+    if root.is_text("audit") {
+        return root.get("audit", None, |text| match text.trim() {
+            "off" => Ok(None),
+            _ => Err("is neither off nor a mapping like { period: 6h }".to_owned()),
+        });
+    }
+    let section = root.section("audit");
     let period = section.get("period", Some(HOUR.saturating_mul(6)), units::audit_period);
     section.finish();
     period

@@ -1,14 +1,13 @@
 //! `api` and `markets` of `deduplicator.yaml`: whether series, events and markets are copied, from
 //! where and how often.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::read::Section;
 use super::secret::PRIVATE_KEY;
 use super::units;
 use crate::kalshi::Api;
-use crate::kalshi::auth::Credentials;
+use crate::kalshi::auth::{Credentials, Signer};
 use crate::role::dedup::markets::Config;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -71,7 +70,7 @@ fn api(section: Section<'_>, given: bool) -> Option<Option<Api>> {
 }
 
 /// Both or neither: market data is public, and a signature only tells whose budget it takes.
-fn credentials(section: &Section<'_>) -> Option<Option<Arc<Credentials>>> {
+fn credentials(section: &Section<'_>) -> Option<Option<Signer>> {
     let (key_id, key) = (section.text("key_id"), PRIVATE_KEY.read(section));
     match (key_id?, key?) {
         (None, None) => Some(None),
@@ -85,7 +84,7 @@ fn credentials(section: &Section<'_>) -> Option<Option<Arc<Credentials>>> {
         }
         (Some(key_id), Some(key)) => {
             match Credentials::from_pem(key_id.text.trim(), key.secret.expose().as_bytes()) {
-                Ok(credentials) => Some(Some(Arc::new(credentials))),
+                Ok(credentials) => Some(Some(Signer::new(credentials))),
                 Err(error) => {
                     let message = format!("is no usable key: {error}");
                     key.field.secret_problem(section.context(), &message);

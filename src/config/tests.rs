@@ -114,7 +114,7 @@ fn only_what_is_required_and_the_defaults_of_the_rest() {
     let config = loaded.config;
     assert_eq!(config.gatherer_id, "g1");
     assert_eq!(config.api.rest_url, "https://h/trade-api/v2");
-    assert_eq!(config.api.credentials.as_ref().unwrap().key_id(), "key-1");
+    assert_eq!(config.api.credentials.as_ref().unwrap().current().key_id(), "key-1");
     assert_eq!(config.database.port, 5432);
     assert!(config.database.password.is_none());
     assert_eq!(config.database.tls, TlsMode::Prefer);
@@ -273,6 +273,7 @@ fn markets_and_poller_are_read_and_checked() {
     let poller = config("").poller.unwrap();
     assert_eq!((poller.share, poller.interval_min.as_secs()), (0.5, 60));
     assert!(config("poller: off\n").poller.is_none());
+    assert_eq!(config("audit: off\n").audit_period, None);
     let poller = config("poller: { share: 0.25, interval_min: 5m }\n").poller.unwrap();
     assert_eq!((poller.share, poller.interval_min.as_secs()), (0.25, 300));
     let markets = config("markets: { tickers: [\"KXA-*\"], exclude_tickers: [KXA-1] }\n").markets;
@@ -396,14 +397,34 @@ gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
 ";
     let source = format!(
         "{base}api: {{ rest_url: https://h/v2 }}
-retention: {{ trades: forever, orderbook_deltas: 90d }}
 archive: {{ url: s3://b/p, database: {{ user: exporter, password_file: /x }} }}
 "
     );
     let loaded = place.deduplicator(&source).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.notices.len(), 2);
+    assert_eq!(loaded.notices.len(), 1);
     let source = format!("{base}retention: {{ trades: 5 }}\n");
     assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 1);
+}
+
+#[test]
+fn retention_is_that_of_the_file_or_the_default() {
+    let place = Place::new();
+    let base = "deduplicator_id: d1
+production: { host: p, database: d, user: u }
+gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
+";
+    let kept = |retention: &str| {
+        place.deduplicator(&format!("{base}{retention}\n")).map(|loaded| loaded.config.retention)
+    };
+    let day = |days: u64| Some(std::time::Duration::from_secs(days * 86_400));
+    let default = kept("").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((default.trades, default.orderbook_snapshots, default.coverage), (None, None, None));
+    assert_eq!((default.orderbook_deltas, default.tickers), (day(90), day(30)));
+    let given = kept("retention: { trades: 365d, tickers: forever, market_lifecycle: forever }");
+    let given = given.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((given.trades, given.tickers, given.orderbook_deltas), (day(365), None, day(90)));
+    let errors = kept("retention: { market_lifecycle: 90d, tickers: 5 }").unwrap_err();
+    assert_eq!(errors.problems().len(), 2, "{errors}");
 }
 
 #[test]

@@ -33,6 +33,15 @@ pub fn retention(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
+/// For what is always kept.
+pub fn forever(text: &str) -> Result<(), String> {
+    if text.trim() == "forever" {
+        Ok(())
+    } else {
+        Err("is not forever, the only choice".to_owned())
+    }
+}
+
 /// How often each book is compared; None is never.
 pub fn audit_period(text: &str) -> Result<Option<Duration>, String> {
     let text = text.trim();
@@ -195,6 +204,7 @@ mod tests {
     fn retentions() {
         assert_eq!(retention("forever").unwrap(), None);
         assert_eq!(retention("90d").unwrap(), Some(Duration::from_secs(90 * 86_400)));
+        assert!(forever("forever").is_ok() && forever("90d").is_err());
         assert!(retention("1m").is_err() && retention("never").is_err());
     }
 

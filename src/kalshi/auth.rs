@@ -1,11 +1,10 @@
 //! Credentials of the exchange's API: a key id and the private key that signs each request.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::rand::SystemRandom;
-#[cfg(test)]
-use aws_lc_rs::signature::KeyPair;
-use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PSS_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PSS_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::PrivateKeyDer;
@@ -20,6 +19,32 @@ pub const SIGNATURE_HEADER: &str = "kalshi-access-signature";
 pub struct Credentials {
     key_id: String,
     key: Key,
+}
+
+/// The credentials in force, which a running process may replace: everybody who shares it signs with
+/// the new ones from then on.
+#[derive(Debug, Clone)]
+pub struct Signer(Arc<RwLock<Arc<Credentials>>>);
+
+impl Signer {
+    pub fn new(credentials: Credentials) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(credentials))))
+    }
+
+    /// What the next request is signed with.
+    pub fn current(&self) -> Arc<Credentials> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over the credentials of another one. Returns whether they differ from what it had.
+    pub fn replace(&self, other: &Self) -> bool {
+        let new = other.current();
+        let differs = !self.current().is_same(&new);
+        if differs {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+        differs
+    }
 }
 
 enum Key {
@@ -121,6 +146,11 @@ impl Credentials {
         &self.key_id
     }
 
+    /// Whether both are the same id with the same key.
+    fn is_same(&self, other: &Self) -> bool {
+        self.key_id == other.key_id && self.public_key() == other.public_key()
+    }
+
     /// The three headers that prove who sends a request.
     ///
     /// `path` is the full path without the query (`/trade-api/v2/markets`), `now_ms` Unix
@@ -156,7 +186,6 @@ impl Credentials {
         }
     }
 
-    #[cfg(test)]
     /// The public half: PKCS#1 DER of an RSA key, or the 32 bytes of an Ed25519 key.
     pub fn public_key(&self) -> &[u8] {
         match &self.key {

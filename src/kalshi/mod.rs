@@ -30,8 +30,6 @@ pub(crate) mod testing;
 mod tls;
 pub mod wire;
 
-use std::sync::Arc;
-
 /// Where the exchange is and who we are to it.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -40,7 +38,7 @@ pub struct Api {
     /// For instance `wss://external-api-ws.kalshi.com/trade-api/ws/v2`.
     pub ws_url: String,
     /// Needed for every WebSocket; REST's public endpoints work without.
-    pub credentials: Option<Arc<auth::Credentials>>,
+    pub credentials: Option<auth::Signer>,
 }
 
 /// Whether a URL's scheme may be used with that host: TLS everywhere, plain text to this machine

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 
 use crate::kalshi::Api;
-use crate::kalshi::auth::Credentials;
+use crate::kalshi::auth::Signer;
 use crate::kalshi::budget::Budget;
 use crate::kalshi::calls::{self, Costs};
 use crate::kalshi::offset::Offsets;
@@ -46,6 +46,8 @@ pub struct Settings {
     /// The most pages of one list. 425,000 markets are 425 pages.
     pub pages_max: usize,
     pub clock: Clock,
+    /// Whom to trust; none for the machine's own roots.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Default for Settings {
@@ -60,6 +62,7 @@ impl Default for Settings {
             body_max: 64 << 20,
             pages_max: 10_000,
             clock: Arc::new(Micros::now),
+            tls: None,
         }
     }
 }
@@ -68,6 +71,8 @@ impl Default for Settings {
 const BURST_TOKENS: u32 = 50;
 /// How much of an error's body is kept for people.
 const EXCERPT_CHARS_MAX: usize = 200;
+/// A clock that differs by less does not make the exchange refuse a signature.
+const SKEW_MICROS_MIN: i64 = 2_000_000;
 /// The longest wait that a Retry-After is believed.
 const RETRY_AFTER_SECS_MAX: u64 = 60;
 
@@ -139,7 +144,7 @@ pub struct Rest {
     /// `/trade-api/v2`: part of what is signed.
     prefix: String,
     http: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    credentials: Option<Arc<Credentials>>,
+    credentials: Option<Signer>,
     pub(super) budget: Budget,
     pub(super) costs: Mutex<Costs>,
     offsets: Mutex<Offsets>,
@@ -161,7 +166,9 @@ impl Rest {
         crate::kalshi::check_scheme(scheme == "https", scheme == "http", authority.host())
             .map_err(|why| RestError::Url(format!("{url:?} {why}")))?;
         // A machine without certificates can still talk to itself.
-        let tls = if scheme == "https" {
+        let tls = if let Some(tls) = &settings.tls {
+            Ok(tls.as_ref().clone())
+        } else if scheme == "https" {
             tls::client_config().map(|shared| shared.as_ref().clone())
         } else {
             tls::without_roots()
@@ -267,6 +274,12 @@ impl Rest {
         }
     }
 
+    /// Our clock, or the exchange's where ours is so far off that signatures would be refused.
+    fn signing_time_ms(&self) -> i64 {
+        let offset = self.clock_offset_micros().filter(|offset| offset.abs() >= SKEW_MICROS_MIN);
+        (self.settings.clock)().0.saturating_add(offset.unwrap_or_default()) / 1000
+    }
+
     async fn attempt(&self, path: &str, query: &str) -> Result<Bytes, RestError> {
         let Self { origin, prefix, .. } = self;
         let mark = if query.is_empty() { "" } else { "?" };
@@ -276,9 +289,9 @@ impl Rest {
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("kalshi/", env!("CARGO_PKG_VERSION")));
         if let Some(credentials) = &self.credentials {
-            let now_ms = (self.settings.clock)().0 / 1000;
             let headers = credentials
-                .headers("GET", &format!("{prefix}{path}"), now_ms)
+                .current()
+                .headers("GET", &format!("{prefix}{path}"), self.signing_time_ms())
                 .map_err(|error| RestError::Setup(error.to_string()))?;
             for (name, value) in headers {
                 let mut value = HeaderValue::try_from(value)

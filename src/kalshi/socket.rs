@@ -146,6 +146,7 @@ fn request(api: &Api, now: Micros) -> Result<Request, ConnectError> {
         .map_err(|error| ConnectError::Setup(format!("{:?} is no URL: {error}", api.ws_url)))?;
     let path = request.uri().path().to_owned();
     let headers = credentials
+        .current()
         .headers("GET", &path, now.0 / 1000)
         .map_err(|error| ConnectError::Setup(error.to_string()))?;
     for (name, value) in headers {

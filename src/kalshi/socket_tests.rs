@@ -10,6 +10,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::kalshi::auth::Signer;
+use crate::kalshi::rest::{self, Rest};
 use crate::kalshi::testing::{credentials, soon};
 
 /// Certificates made for one test by the openssl command, which Debian's PostgreSQL depends on.
@@ -86,13 +88,8 @@ impl Authority {
     }
 }
 
-/// How connecting to a peer with that certificate ends; its first frame is `hello`.
-async fn connected(
-    authority: &Authority,
-    certificates: Vec<CertificateDer<'static>>,
-    settings: &Settings,
-) -> Result<String, String> {
-    use futures_util::{SinkExt, StreamExt};
+/// A server's side of TLS with that certificate.
+fn acceptor(authority: &Authority, certificates: Vec<CertificateDer<'static>>) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -100,7 +97,17 @@ async fn connected(
         .with_no_client_auth()
         .with_single_cert(certificates, authority.key())
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// How connecting to a peer with that certificate ends; its first frame is `hello`.
+async fn connected(
+    authority: &Authority,
+    certificates: Vec<CertificateDer<'static>>,
+    settings: &Settings,
+) -> Result<String, String> {
+    use futures_util::{SinkExt, StreamExt};
+    let acceptor = acceptor(authority, certificates);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = tcp.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
@@ -114,7 +121,7 @@ async fn connected(
     let api = Api {
         rest_url: format!("https://localhost:{port}/trade-api/v2"),
         ws_url: format!("wss://localhost:{port}/trade-api/ws/v2"),
-        credentials: Some(credentials()),
+        credentials: Some(Signer::new(credentials())),
     };
     let result = match soon("an end", connect(&api, Micros::now(), settings)).await {
         Ok(mut socket) => {
@@ -149,4 +156,56 @@ async fn only_a_certificate_that_is_vouched_for_right_named_and_valid_is_taken()
     // By default the machine's own roots decide, which do not know the test's.
     let error = refusal(good, &Settings::default()).await;
     assert!(error.contains("UnknownIssuer") || error.contains("no root certificates"), "{error}");
+}
+
+/// How asking a peer with that certificate for the exchange's status over REST ends.
+async fn asked(
+    authority: &Authority,
+    certificates: Vec<CertificateDer<'static>>,
+    settings: rest::Settings,
+) -> Result<bool, String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let acceptor = acceptor(authority, certificates);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = tcp.accept().await.unwrap();
+        let Ok(mut stream) = acceptor.accept(stream).await else { return };
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        let body = r#"{"exchange_active":true,"trading_active":true}"#;
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.ok();
+    });
+    let api = Api {
+        rest_url: format!("https://localhost:{port}/trade-api/v2"),
+        ws_url: String::new(),
+        credentials: Some(Signer::new(credentials())),
+    };
+    let rest = Rest::new(&api, settings).unwrap();
+    let status = soon("an answer", rest.status()).await;
+    soon("the peer's end", serving).await.unwrap();
+    status.map(|status| status.trading_active).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn rest_takes_the_same_certificates_and_no_others() {
+    let authority = Authority::new();
+    let trusted = || rest::Settings {
+        tls: authority.trusted().tls,
+        attempts_max: 1,
+        ..rest::Settings::default()
+    };
+    let good = authority.issue("DNS:localhost", 2025, 2099);
+    assert_eq!(asked(&authority, good, trusted()).await, Ok(true));
+    for (certificates, reason) in [
+        (authority.issue("DNS:example.com", 2025, 2099), "not valid for name"),
+        (authority.issue("DNS:localhost", 2020, 2021), "expired"),
+        (authority.self_signed(), "UnknownIssuer"),
+    ] {
+        let error = asked(&authority, certificates, trusted()).await.unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    }
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::kalshi::Api;
-use crate::kalshi::auth::Credentials;
+use crate::kalshi::auth::{Credentials, Signer};
 use crate::kalshi::session::{FrameSink, Payload, SessionEvent};
 use crate::model::Micros;
 
@@ -45,8 +45,8 @@ pub fn rsa_pem() -> &'static str {
     })
 }
 
-pub fn credentials() -> Arc<Credentials> {
-    Arc::new(Credentials::from_pem("key-1", rsa_pem().as_bytes()).unwrap())
+pub fn credentials() -> Credentials {
+    Credentials::from_pem("key-1", rsa_pem().as_bytes()).unwrap()
 }
 
 /// A listening exchange; each connection is taken by hand.
@@ -61,7 +61,7 @@ impl Listener {
         let api = Api {
             rest_url: format!("http://{address}/trade-api/v2"),
             ws_url: format!("ws://{address}/trade-api/ws/v2"),
-            credentials: Some(credentials()),
+            credentials: Some(Signer::new(credentials())),
         };
         (Self { tcp }, api)
     }
@@ -231,6 +231,6 @@ pub async fn serve_rest_with_headers(
     Api {
         rest_url: format!("http://{address}/trade-api/v2"),
         ws_url: format!("ws://{address}/trade-api/ws/v2"),
-        credentials: Some(credentials()),
+        credentials: Some(Signer::new(credentials())),
     }
 }

@@ -98,6 +98,27 @@ carrier!(
     DiscrepancyError
 );
 
+/// Several checks that failed as one error, whose exit code is that of the first with one of its own.
+///
+/// # Errors
+/// When there is a problem at all.
+pub fn all(mut problems: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    if problems.len() < 2 {
+        return problems.pop().map_or(Ok(()), Err);
+    }
+    let mut text = format!("{} problems:", problems.len());
+    for problem in &problems {
+        text.push_str("\n  ");
+        text.push_str(&chain(problem));
+    }
+    let exits = problems.iter().map(Exit::of);
+    Err(match exits.into_iter().find(|exit| *exit != Exit::Failed) {
+        Some(Exit::Usage) => UsageError(text).into(),
+        Some(Exit::Held) => HeldError(text).into(),
+        _ => anyhow::Error::msg(text),
+    })
+}
+
 /// The whole chain of an error on one line, without causes that only repeat what stands before them.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -131,6 +152,17 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.0)
         }
+    }
+
+    #[test]
+    fn several_problems_are_told_together() {
+        assert!(all(Vec::new()).is_ok());
+        let one = all(vec![anyhow!("a").context("b")]).unwrap_err();
+        assert_eq!(chain(&one), "b: a");
+        let two = vec![anyhow!("down"), UsageError("wrong".to_owned()).into(), anyhow!("away")];
+        let two = all(two).unwrap_err();
+        assert_eq!(chain(&two), "3 problems:\n  down\n  wrong\n  away");
+        assert_eq!(Exit::of(&two), Exit::Usage);
     }
 
     #[test]

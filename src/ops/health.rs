@@ -38,11 +38,20 @@ pub struct Report {
     pub status: Status,
     /// One member a component, as the role defines them. Never a secret: anybody may read it.
     pub components: Value,
+    /// What `/ready` answers: whether the role does its work.
+    #[serde(skip)]
+    pub is_ready: bool,
 }
 
 impl Report {
+    /// Ready unless unhealthy.
     pub fn new(status: Status, components: Value) -> Self {
-        Self { status, components }
+        Self { status, components, is_ready: status != Status::Unhealthy }
+    }
+
+    /// The same with readiness by a criterion of its own.
+    pub fn ready(self, is_ready: bool) -> Self {
+        Self { is_ready, ..self }
     }
 }
 

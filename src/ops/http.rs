@@ -1,7 +1,7 @@
-//! The small HTTP server behind `/health` and `/metrics`.
+//! The small HTTP server behind `/health`, `/ready` and `/metrics`.
 //!
 //! Anybody may connect to it, so everything is bounded: connections, the time a request may take to
-//! arrive, the time a connection may live, the size of a head. It reads no body and knows two paths.
+//! arrive, the time a connection may live, the size of a head. It reads no body and knows three paths.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::exit::HeldError;
 use super::health::{Report, Source, Status};
 use super::metrics::{self, Registry};
 
@@ -137,8 +138,14 @@ impl Server {
 }
 
 async fn listen(addr: SocketAddr, path: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener =
-        TcpListener::bind(addr).await.with_context(|| format!("listen on {addr} for {path}"))?;
+    let listener = match TcpListener::bind(addr).await {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let text = "another process listens there: stop it, or change `server`";
+            return Err(HeldError(format!("listen on {addr} for {path}: {text}")).into());
+        }
+        Err(error) => return Err(error).with_context(|| format!("listen on {addr} for {path}")),
+    };
     let bound = listener.local_addr().context("read address of listener")?;
     Ok((listener, bound))
 }
@@ -239,6 +246,7 @@ impl Pages {
     async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let page = match path {
             "/health" => self.health.as_ref().map(Page::Health),
+            "/ready" => self.health.as_ref().map(Page::Ready),
             "/metrics" => self.registry.as_deref().map(Page::Metrics),
             _ => None,
         };
@@ -254,6 +262,7 @@ impl Pages {
         }
         match page {
             Page::Health(source) => self.health(source).await,
+            Page::Ready(source) => self.ready(source).await,
             Page::Metrics(registry) => match metrics::encode(registry) {
                 Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
                 Err(error) => {
@@ -265,11 +274,27 @@ impl Pages {
         }
     }
 
-    async fn health(&self, source: &Source) -> Response<Full<Bytes>> {
-        // A role that is too stuck to answer is not healthy, whatever it would have said.
-        let report = tokio::time::timeout(self.health_timeout, source.report())
+    /// A role that is too stuck to answer is not healthy, whatever it would have said.
+    async fn report(&self, source: &Source) -> Report {
+        tokio::time::timeout(self.health_timeout, source.report())
             .await
-            .unwrap_or_else(|_| Report::new(Status::Unhealthy, json!({"report": "timed out"})));
+            .unwrap_or_else(|_| Report::new(Status::Unhealthy, json!({"report": "timed out"})))
+    }
+
+    /// 200 once the role does its work, whatever else it lacks; 503 before.
+    async fn ready(&self, source: &Source) -> Response<Full<Bytes>> {
+        match self.report(source).await.is_ready {
+            true => response(StatusCode::OK, "application/json", r#"{"ready":true}"#),
+            false => response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "application/json",
+                r#"{"ready":false,"see":"/health"}"#,
+            ),
+        }
+    }
+
+    async fn health(&self, source: &Source) -> Response<Full<Bytes>> {
+        let report = self.report(source).await;
         let code = match report.status {
             Status::Healthy | Status::Degraded => StatusCode::OK,
             Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
@@ -282,6 +307,7 @@ impl Pages {
 
 enum Page<'a> {
     Health(&'a Source),
+    Ready(&'a Source),
     Metrics(&'a Registry),
 }
 

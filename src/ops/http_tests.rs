@@ -175,6 +175,24 @@ async fn a_stuck_role_is_unhealthy() {
         health_timeout: Duration::from_millis(20),
     };
     assert_eq!(pages.answer(&Method::GET, "/health").await.status(), 503);
+    assert_eq!(pages.answer(&Method::GET, "/ready").await.status(), 503);
+}
+
+#[tokio::test]
+async fn readiness_is_the_roles_own_word() {
+    for (status, is_ready, code) in [
+        (Status::Unhealthy, true, 200),
+        (Status::Degraded, false, 503),
+        (Status::Healthy, true, 200),
+    ] {
+        let report = move || async move { Report::new(status, json!({})).ready(is_ready) };
+        let pages = Pages {
+            health: Some(Source::from_fn(report)),
+            registry: None,
+            health_timeout: Duration::from_secs(5),
+        };
+        assert_eq!(pages.answer(&Method::GET, "/ready").await.status(), code);
+    }
 }
 
 #[tokio::test]
@@ -184,9 +202,10 @@ async fn a_taken_port_is_named() {
     let error = Server::bind(&Config { health: loopback(0), metrics: addr }).await.unwrap_err();
     let text = super::super::exit::chain(&error);
     assert!(
-        text.starts_with(&format!("listen on {addr} for /metrics: Address already in use")),
+        text.starts_with(&format!("listen on {addr} for /metrics: another process listens there")),
         "{text}"
     );
+    assert_eq!(super::super::exit::Exit::of(&error), super::super::exit::Exit::Held);
 }
 
 #[tokio::test]

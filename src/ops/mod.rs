@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod crash;
 pub mod duration;
 pub mod exit;
+pub mod hangup;
 pub mod health;
 pub mod http;
 pub mod metrics;
@@ -14,6 +15,8 @@ pub mod once;
 pub mod process;
 pub mod secret;
 pub mod shutdown;
+#[cfg(test)]
+pub mod small_disk;
 pub mod systemd;
 pub mod tasks;
 pub mod telemetry;

@@ -60,6 +60,17 @@ impl Config {
 }
 
 static INSTALLED: OnceLock<Format> = OnceLock::new();
+/// Replaces the filter that is in force.
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+type Reload = Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>;
+
+/// Sends lines of another level from now on. Fails when the level is malformed, or before `init`.
+pub fn set_level(level: &str) -> anyhow::Result<()> {
+    let filter = filter(level).map_err(anyhow::Error::msg).context("set log level")?;
+    let reload = RELOAD.get().context("log output is not installed")?;
+    reload(filter)
+}
 
 /// Prints the error that ends the process: as a log line where stderr is one JSON object a line, else
 /// for a person.
@@ -80,13 +91,9 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
     let filter = filter(&config.level).map_err(anyhow::Error::msg).context("set log level")?;
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing::subscriber::set_global_default(subscriber(
-        config.format,
-        filter,
-        colour,
-        std::io::stderr,
-    ))
-    .context("install log output")?;
+    let (subscriber, reload) = subscriber(config.format, filter, colour, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber).context("install log output")?;
+    RELOAD.get_or_init(|| reload);
     INSTALLED.get_or_init(|| config.format);
     if config.format == Format::Json {
         // A panic's own text on stderr would break the one object a line.
@@ -127,7 +134,7 @@ fn subscriber<W>(
     filter: EnvFilter,
     colour: bool,
     writer: W,
-) -> Box<dyn tracing::Subscriber + Send + Sync>
+) -> (Box<dyn tracing::Subscriber + Send + Sync>, Reload)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -138,15 +145,23 @@ where
         .with_ansi(colour)
         .log_internal_errors(false);
     match format {
-        Format::Json => Box::new(
-            builder
+        Format::Json => {
+            let builder = builder
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(true)
-                .finish(),
-        ),
-        Format::Text => Box::new(builder.finish()),
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = move |filter| handle.reload(filter).context("replace log level");
+            (Box::new(builder.finish()), Box::new(reload))
+        }
+        Format::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = move |filter| handle.reload(filter).context("replace log level");
+            (Box::new(builder.finish()), Box::new(reload))
+        }
     }
 }
 
@@ -173,7 +188,8 @@ mod tests {
     fn logged(format: Format, level: &str, colour: bool) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        let subscriber = subscriber(format, filter(level).unwrap(), colour, move || writer.clone());
+        let (subscriber, _) =
+            subscriber(format, filter(level).unwrap(), colour, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(addr = "127.0.0.1:1", rows = 3, "serving\nhealth \x1b[31m");
             tracing::debug!("hidden at info");

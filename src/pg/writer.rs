@@ -207,7 +207,8 @@ async fn end_stuck_batches(client: &Client, target: &Target) -> Result<(), Error
     Ok(())
 }
 
-async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Error> {
+/// Who took a database's lock last, and, in `pid`, whether a session holds it now.
+pub async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Error> {
     let sql = format!(
         "SELECT w.holder, w.epoch, to_char(w.acquired_at AT TIME ZONE 'UTC', $2), s.pid,
                 s.application_name, s.address

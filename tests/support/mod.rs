@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "each test binary and benchmark uses its part")]
 
+#[path = "../../src/ops/small_disk.rs"]
+pub mod small_disk;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -300,6 +300,12 @@ impl Writer {
         let ends = segments.iter().skip(1).map(|next| next.base).chain([self.base]);
         for (segment, end) in segments.iter().zip(ends) {
             if segment.base >= self.base || end > consumed {
+                // Of the segment that the logs are in, what they have passed is needed no more,
+                // although it can only go with the rest.
+                let (passed, all) = (consumed.saturating_sub(segment.base), end - segment.base);
+                let part = u128::from(segment.disk_bytes) * u128::from(passed);
+                let part = part.checked_div(u128::from(all)).unwrap_or_default();
+                needed = needed.saturating_sub(u64::try_from(part).unwrap_or(u64::MAX));
                 break;
             }
             needed = needed.saturating_sub(segment.disk_bytes);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{Config, GathererTarget, markets};
 use crate::kalshi::lists::{List, Wanted};
@@ -79,6 +79,14 @@ async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
         client.query_opt(sql.as_str(), &[]).await.map_err(|error| {
             anyhow::anyhow!("read {}: {}", table.name(), crate::pg::describe(&error))
         })?;
+    }
+    if schema == Schema::Production {
+        for table in super::table::ALL.iter().filter(|table| table.partition_micros.is_some()) {
+            let sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class \
+                       WHERE oid = $1::text::regclass";
+            let owns: bool = client.query_one(sql, &[&table.name()]).await?.try_get(0)?;
+            ensure!(owns, "{} is another user's table: partitions need its owner", table.name());
+        }
     }
     Ok(())
 }

@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::contributions::{Alone, Tally};
 use super::recent::{BuildHashed, Floor, Recent};
 use super::span::{NO_TIME, Row, Span};
 use super::table::Table;
@@ -25,13 +27,17 @@ pub struct Move {
     pub head: i64,
     /// The gatherer's clock at the newest row merged.
     pub clock: i64,
+    /// Rows whose time the retention has dropped: they are counted instead of written.
+    pub past_retention: i64,
 }
 
 /// What became of a gatherer's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub read: u64,
+    /// Production or another gatherer had them.
     pub skipped: u64,
+    pub past_retention: u64,
 }
 
 /// A row of the batch: which span, which row of it.
@@ -39,6 +45,8 @@ pub struct Counts {
 struct Pick {
     span: u32,
     row: u32,
+    /// More than one gatherer brought it.
+    is_shared: bool,
 }
 
 /// A row that is to be written, with its span.
@@ -46,6 +54,8 @@ struct Pick {
 pub struct Picked<'a> {
     pub span: &'a Span,
     pub row: &'a Row,
+    /// More than one gatherer brought it within the batch.
+    pub is_shared: bool,
 }
 
 impl Picked<'_> {
@@ -56,7 +66,7 @@ impl Picked<'_> {
 }
 
 /// The rows of one transaction, and the cursors that move with them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batch {
     spans: Vec<Span>,
     picks: Vec<Pick>,
@@ -64,9 +74,16 @@ pub struct Batch {
     moves: Vec<Move>,
     counts: Vec<Counts>,
     bytes: usize,
+    kept_from: i64,
+    gatherer_ids: Arc<[i16]>,
+    alone: Option<Alone>,
+    tally: Tally,
+    /// Rows of the batch that was being committed, of which another gatherer brought a copy.
+    copied: HashMap<u128, i16, BuildHashed>,
 }
 
 impl Batch {
+    /// Takes rows of every time; see [`Batch::keeping`].
     pub fn new(gatherers: usize) -> Self {
         Self {
             spans: Vec::new(),
@@ -75,7 +92,23 @@ impl Batch {
             moves: Vec::new(),
             counts: vec![Counts::default(); gatherers],
             bytes: 0,
+            kept_from: i64::MIN,
+            gatherer_ids: Arc::from([]),
+            alone: None,
+            tally: Tally::default(),
+            copied: HashMap::default(),
         }
+    }
+
+    /// Counts what each gatherer contributes, by its number in production.
+    pub fn counting(self, gatherer_ids: Arc<[i16]>, alone: Alone) -> Self {
+        Self { gatherer_ids, alone: Some(alone), ..self }
+    }
+
+    /// Takes no rows before a time: what the retention has dropped can no longer be told from what
+    /// is new, and landing again it would reach every consumer twice.
+    pub fn keeping(self, kept_from: i64) -> Self {
+        Self { kept_from, ..self }
     }
 
     /// Adds a span. `committing` is the batch that is being committed and not in `recent` yet.
@@ -90,16 +123,36 @@ impl Batch {
         let (gatherer, place) = (span.gatherer, self.spans.len());
         self.count(gatherer, |counts| counts.read += length(span.rows.len()));
         self.spans.push(span);
-        let (mut skipped, picks_before) = (0, self.picks.len());
+        let (mut skipped, mut past, picks_before) = (0, 0_u32, self.picks.len());
         let Some(span) = self.spans.get(place) else { return };
+        let id = self.gatherer_ids.get(gatherer).copied();
+        let mut copies = Vec::new();
         for (index, row) in span.rows.iter().enumerate() {
-            if recent.contains(row.time, table.tolerance_micros, row.identity)
-                || committing.is_some_and(|batch| batch.seen.contains_key(&row.identity))
-            {
-                skipped += 1;
+            if row.time < self.kept_from {
+                past += 1;
                 continue;
             }
-            let pick = Pick { span: index_u32(place), row: index_u32(index) };
+            if let Some(id) = id {
+                self.tally.offered(id, row);
+            }
+            let known = recent.contains(row.time, table.tolerance_micros, row.identity);
+            let pending = committing.filter(|_| !known).and_then(|b| b.bringer(row.identity));
+            if known || pending.is_some() {
+                skipped += 1;
+                if let Some(id) = id {
+                    self.tally.duplicate(id, row);
+                    match pending {
+                        // Whether it stands alone is known when that batch is committed.
+                        Some(first) if first != gatherer => {
+                            self.copied.insert(row.identity, id);
+                        }
+                        Some(_) => {}
+                        None => copies.push((row.identity, id)),
+                    }
+                }
+                continue;
+            }
+            let pick = Pick { span: index_u32(place), row: index_u32(index), is_shared: false };
             match self.seen.entry(row.identity) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(index_u32(self.picks.len()));
@@ -112,22 +165,40 @@ impl Batch {
                     else {
                         continue;
                     };
-                    let mut loser = gatherer;
-                    if let Some(rival) = picked(&self.spans, *first)
-                        && (Picked { span, row }).order() < rival.order()
-                    {
-                        loser = rival.span.gatherer;
-                        *first = pick;
+                    let mut loser = (gatherer, *row);
+                    if let Some(rival) = picked(&self.spans, *first) {
+                        let is_shared = first.is_shared || rival.span.gatherer != gatherer;
+                        first.is_shared = is_shared;
+                        if (Picked { span, row, is_shared }).order() < rival.order() {
+                            loser = (rival.span.gatherer, *rival.row);
+                            *first = Pick { is_shared, ..pick };
+                        }
                     }
-                    if loser == gatherer {
+                    if let Some(id) = self.gatherer_ids.get(loser.0) {
+                        self.tally.duplicate(*id, &loser.1);
+                    }
+                    if loser.0 == gatherer {
                         skipped += 1;
-                    } else if let Some(counts) = self.counts.get_mut(loser) {
+                    } else if let Some(counts) = self.counts.get_mut(loser.0) {
                         counts.skipped += 1;
                     }
                 }
             }
         }
-        self.count(gatherer, |counts| counts.skipped += skipped);
+        if let Some(alone) = &self.alone {
+            alone.copies(copies.into_iter(), &mut self.tally);
+        }
+        if let Some(moved) = self
+            .moves
+            .iter_mut()
+            .rfind(|moved| moved.gatherer == gatherer && moved.log_id == span.log_id && past > 0)
+        {
+            moved.past_retention += i64::from(past);
+        }
+        self.count(gatherer, |counts| {
+            counts.skipped += skipped;
+            counts.past_retention += u64::from(past);
+        });
         let replaced = self.picks.iter().any(|pick| pick.span == index_u32(place));
         if self.picks.len() == picks_before && !replaced {
             // Nothing of it is written: only the cursor moves.
@@ -135,6 +206,23 @@ impl Batch {
         } else if let Some(span) = self.spans.get(place) {
             self.bytes += span.bytes();
         }
+    }
+
+    /// Whose copy of a row of this batch is written.
+    fn bringer(&self, identity: u128) -> Option<usize> {
+        let pick = self.picks.get(usize::try_from(*self.seen.get(&identity)?).ok()?)?;
+        Some(self.spans.get(usize::try_from(pick.span).ok()?)?.gatherer)
+    }
+
+    /// The figures of what was read, once the batch before is committed. What becomes of the rows to
+    /// be written is not in them.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.tally.clone();
+        if let Some(alone) = &self.alone {
+            let copied = self.copied.iter().map(|(identity, gatherer)| (*identity, *gatherer));
+            alone.copies(copied, &mut tally);
+        }
+        tally
     }
 
     fn advance(&mut self, span: &Span) {
@@ -157,6 +245,7 @@ impl Batch {
             through: span.through,
             head: span.head,
             clock,
+            past_retention: 0,
         });
     }
 
@@ -218,7 +307,7 @@ impl Batch {
 fn picked(spans: &[Span], pick: Pick) -> Option<Picked<'_>> {
     let span = spans.get(usize::try_from(pick.span).ok()?)?;
     let row = span.rows.get(usize::try_from(pick.row).ok()?)?;
-    Some(Picked { span, row })
+    Some(Picked { span, row, is_shared: pick.is_shared })
 }
 
 /// A batch holds far fewer rows than 2^32; see `BATCH_ROWS_MAX`.
@@ -313,7 +402,7 @@ mod tests {
         next.absorb(&ORDERBOOK_DELTAS, &recent, Some(&committing), delta_span(1, 0, &rows));
         assert_eq!((next.rows(), next.bytes(), next.is_empty()), (0, 0, false));
         assert_eq!(next.moves()[0].through, 2);
-        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2 });
+        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2, past_retention: 0 });
     }
 
     /// Streams of gatherers that each saw a part of what happened, cut into spans.

@@ -141,6 +141,9 @@ pub struct Metrics {
     pub records_read: Family<OfLog, Counter>,
     pub records_written: Family<OfTable, Counter>,
     pub duplicates_skipped: Family<OfLog, Counter>,
+    pub past_retention: Family<OfLog, Counter>,
+    pub partitions_dropped: Family<OfTable, Counter>,
+    pub retention_waits: Family<OfTable, Gauge>,
     pub batches: Family<OfTable, Counter>,
     pub batch_seconds: Family<OfTable, Histogram, fn() -> Histogram>,
     pub staged_rows: Family<OfTable, Counter>,
@@ -163,6 +166,9 @@ impl Metrics {
             records_read: Family::default(),
             records_written: Family::default(),
             duplicates_skipped: Family::default(),
+            past_retention: Family::default(),
+            partitions_dropped: Family::default(),
+            retention_waits: Family::default(),
             batches: Family::default(),
             batch_seconds: Family::new_with_constructor(batch_seconds),
             staged_rows: Family::default(),
@@ -193,6 +199,21 @@ impl Metrics {
             "duplicates_skipped",
             "Rows read that production had or got from another gatherer",
             m.duplicates_skipped,
+        );
+        registry.register(
+            "past_retention",
+            "Rows read whose time the retention had dropped; counted instead of written",
+            m.past_retention,
+        );
+        registry.register(
+            "partitions_dropped",
+            "Partitions of production dropped by the retention",
+            m.partitions_dropped,
+        );
+        registry.register(
+            "retention_waits",
+            "1 while a partition past the retention waits for a consumer",
+            m.retention_waits,
         );
         registry.register("batches", "Transactions committed", m.batches);
         registry.register("batch_seconds", "Duration of a transaction", m.batch_seconds);
@@ -243,6 +264,7 @@ impl Metrics {
             for counters in [
                 &self.records_written,
                 &self.batches,
+                &self.partitions_dropped,
                 &self.staged_rows,
                 &self.conflicts,
                 &self.retries,
@@ -251,7 +273,12 @@ impl Metrics {
             }
             for gatherer in gatherers {
                 let label = OfLog { gatherer: gatherer.clone(), table };
-                for counters in [&self.records_read, &self.duplicates_skipped, &self.refusals] {
+                for counters in [
+                    &self.records_read,
+                    &self.duplicates_skipped,
+                    &self.past_retention,
+                    &self.refusals,
+                ] {
                     counters.get_or_create_owned(&label).inc_by(0);
                 }
             }

@@ -9,30 +9,38 @@
 //!
 //! A [`sync::Sync`] merges what the readers bring and commits rows, head and cursors in one
 //! transaction. A gatherer that is away or slow only stops its own readers. Production being away
-//! stops everything where it is: each reader holds one span and waits.
+//! stops everything where it is: each reader holds one span and waits. Partitions of production are
+//! made ahead and dropped by [`upkeep::Upkeep`], beside all this.
 //!
 //! The market sync ([`markets`]) keeps series, events and markets beside the logs, from the exchange's
 //! REST, under the same lock.
 //!
 //! Memory, a log: two spans a gatherer (of about 8 MiB, 16 at most), two batches (32 MiB and a span
 //! each), and the recent identities (about 40 bytes a unit of
-//! [`recent_cost_max`](table::Table::recent_cost_max); 155 MB for all six logs).
+//! [`recent_cost_max`](table::Table::recent_cost_max); 155 MB for all six logs), and while gatherers are
+//! away the rows that one alone has brought (66 bytes for each fourth unit of the same; 64 MB).
 
 mod check;
+mod contributions;
 mod gatherer;
 mod health;
 pub mod markets;
 mod merge;
 mod metrics;
+mod partitions;
 mod production;
 mod progress;
 mod reader;
 mod recent;
+mod retention;
 mod span;
+mod status;
+mod status_text;
 mod sync;
 mod table;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
 use std::sync::Arc;
@@ -40,6 +48,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 pub use check::check;
+pub use retention::Retention;
+pub use status::status;
 
 use crate::model::Micros;
 use crate::ops;
@@ -58,6 +68,7 @@ pub struct Config {
     pub production: Target,
     /// None: series, events and markets are not copied.
     pub markets: Option<markets::Config>,
+    pub retention: Retention,
     pub server: ops::http::Config,
 }
 
@@ -110,7 +121,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         // A place for each reader, so that none waits for another one's turn; memory is bounded by
         // a span in each place, one in each reader, and two batches.
         let (events, from_readers) = mpsc::channel(gatherers.len().max(1));
-        let seed = fastrand::u64(..);
         let mut resumes = Vec::new();
         for (index, (gatherer, heads)) in config.gatherers.iter().zip(&heads).enumerate() {
             let (resume, resumed) = watch::channel(reader::Resume::default());
@@ -123,7 +133,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
                 heads: heads.clone(),
                 resume: resumed,
                 events: events.clone(),
-                seed,
                 progress: progress.clone(),
                 metrics: metrics.clone(),
             };
@@ -157,6 +166,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         tasks.spawn("sync markets", sync.run(stop.clone()));
     }
     drop(alive);
+
+    let upkeep = upkeep::Upkeep {
+        target: config.production.clone(),
+        tenure: tenures,
+        retention: config.retention,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn("partitions", upkeep.run(stop.clone()));
 
     let keeper = production::Keeper {
         target: config.production,

@@ -149,7 +149,15 @@ mod tests {
         progress.found(0, 0, log_id, 2, now(110));
         assert_eq!(progress.lag(0, 0, head(5), now(111)), Lag { rows: 3, micros: second });
         // Catching up with rows of long ago.
-        let moved = Move { gatherer: 0, log_id, after: 2, through: 4, head: 5, clock: now(60).0 };
+        let moved = Move {
+            gatherer: 0,
+            log_id,
+            after: 2,
+            through: 4,
+            head: 5,
+            clock: now(60).0,
+            past_retention: 0,
+        };
         progress.moved(0, &moved, now(112));
         assert_eq!(progress.lag(0, 0, head(5), now(112)), Lag { rows: 1, micros: 52 * second });
         progress.moved(0, &Move { after: 4, through: 5, ..moved }, now(113));

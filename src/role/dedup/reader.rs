@@ -19,6 +19,7 @@ use super::progress::Progress;
 use super::span::{self, Request, Span, SpanError, identity_seed};
 use super::table::Table;
 use crate::ops::backoff::Backoff;
+use crate::ops::crash;
 use crate::pg::{ConnectError, Options, Target, describe};
 
 /// The server cancels a read that takes longer; the next one asks for fewer rows.
@@ -50,6 +51,8 @@ pub struct Resume {
     pub epoch: u64,
     /// Grows with each resume.
     pub serial: u64,
+    /// Of the identities of rows; see [`identity_seed`].
+    pub seed: u64,
     /// The log, and the last `log_seq` of it that is in production; none until the log is known.
     pub cursor: Option<(Uuid, i64)>,
     /// Rows of one span, at most.
@@ -83,8 +86,6 @@ pub struct Reader {
     pub heads: watch::Receiver<Heads>,
     pub resume: watch::Receiver<Resume>,
     pub events: mpsc::Sender<Event>,
-    /// The log's seed, the same for all its readers.
-    pub seed: u64,
     pub progress: Arc<Progress>,
     pub metrics: Metrics,
 }
@@ -167,6 +168,7 @@ impl Reader {
                 }
                 Step::Read(request) => match self.read(&mut client, request).await {
                     Ok(span) => {
+                        crash::point("dedup-after-read");
                         self.accept();
                         backoff.reset();
                         said = None;
@@ -217,7 +219,7 @@ impl Reader {
                     after,
                     through: head.min(after.saturating_add(rows)),
                     head,
-                    seed: identity_seed(self.table, self.seed, self.gatherer),
+                    seed: identity_seed(self.table, resume.seed, self.gatherer),
                 })
             }
             _ => Step::Announce(log_id),
@@ -253,6 +255,7 @@ impl Reader {
     }
 
     async fn read(&self, client: &mut Option<Client>, request: Request) -> Result<Span, ReadError> {
+        crash::point("dedup-before-read");
         let reading = async {
             let client = match client {
                 Some(client) => client,

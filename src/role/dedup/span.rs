@@ -34,7 +34,7 @@ pub struct Row {
 }
 
 /// Rows (after, through] of a log of a gatherer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Span {
     /// Which of the configured gatherers.
     pub gatherer: usize,
@@ -262,6 +262,13 @@ pub mod testing {
     fn put(out: &mut Vec<u8>, field: &[u8]) {
         out.extend_from_slice(&i32::try_from(field.len()).unwrap().to_be_bytes());
         out.extend_from_slice(field);
+    }
+
+    impl Row {
+        /// A row of no span.
+        pub fn for_test(clock: i64, time: i64, identity: u128) -> Self {
+            Self { from: 0, to: 0, clock, time, exchange_ts: time, identity }
+        }
     }
 
     pub fn copy_header() -> Vec<u8> {

@@ -68,6 +68,8 @@ pub struct Sync {
 #[derive(Debug)]
 struct State {
     epoch: u64,
+    /// That of the session.
+    identity_seed: u64,
     serial: u64,
     /// Rows of a span, at most; fewer after a transaction that took too long.
     rows_max: i64,
@@ -103,6 +105,7 @@ impl Sync {
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut state = State {
             epoch: 0,
+            identity_seed: 0,
             serial: 0,
             rows_max: self.table.span_rows_max,
             conflicts: 0,
@@ -139,14 +142,16 @@ impl Sync {
             () = stop.cancelled() => return Ok(()),
             opened = Session::open(self.table, &self.target, tenure, self.gatherers.clone()) => opened?,
         };
+        state.identity_seed = session.identity_seed();
         self.began(state);
+        let empty = session.batch();
         let mut recent = Recent::new(
             if state.conflicts > 0 { i64::MAX } else { session.time_max() },
             self.table.recent_cost_max,
         );
         let mut idle = Some(session);
         let mut committing: Option<Committing> = None;
-        let mut ready = Batch::new(self.gatherers.len());
+        let mut ready = empty.clone();
         let mut ready_since = Instant::now();
         let mut new_logs: Vec<(usize, Uuid)> = Vec::new();
         loop {
@@ -156,8 +161,7 @@ impl Sync {
                 }
                 let due = ready.rows() > 0 || ready_since.elapsed() >= CURSORS_LINGER;
                 if !ready.is_empty() && due {
-                    let fresh = Batch::new(self.gatherers.len());
-                    let batch = Arc::new(std::mem::replace(&mut ready, fresh));
+                    let batch = Arc::new(std::mem::replace(&mut ready, empty.clone()));
                     committing = Some(Committing::start(session, batch, &recent));
                 } else {
                     idle = Some(session);
@@ -242,8 +246,9 @@ impl Sync {
         state.epoch += 1;
         for resume in &self.resumes {
             state.serial += 1;
-            let (epoch, serial) = (state.epoch, state.serial);
-            resume.send_replace(Resume { epoch, serial, cursor: None, rows_max: state.rows_max });
+            let (epoch, serial, seed) = (state.epoch, state.serial, state.identity_seed);
+            let rows_max = state.rows_max;
+            resume.send_replace(Resume { epoch, serial, seed, cursor: None, rows_max });
         }
         self.progress.set_syncing(self.table.index(), true);
     }
@@ -263,6 +268,7 @@ impl Sync {
             resume.send_replace(Resume {
                 epoch: state.epoch,
                 serial: state.serial,
+                seed: state.identity_seed,
                 cursor: Some((log_id, position)),
                 rows_max: state.rows_max,
             });
@@ -286,6 +292,14 @@ impl Sync {
             metrics.records_read.get_or_create_owned(&log).inc_by(counts.read);
             let skipped = counts.skipped + staged_duplicates;
             metrics.duplicates_skipped.get_or_create_owned(&log).inc_by(skipped);
+            let past = metrics.past_retention.get_or_create_owned(&log);
+            if past.inc_by(counts.past_retention) == 0 && counts.past_retention > 0 {
+                let (table, rows) = (self.table.name(), counts.past_retention);
+                tracing::warn!(
+                    table, %gatherer, rows,
+                    "rows came after the retention had dropped their time: counting, not writing them"
+                );
+            }
         }
         metrics.records_written.get_or_create_owned(&table).inc_by(written.rows);
         metrics.staged_rows.get_or_create_owned(&table).inc_by(written.staged);
@@ -361,7 +375,7 @@ async fn next_tenure(tenure: &mut watch::Receiver<Option<Tenure>>) -> Option<Ten
 }
 
 pub(super) fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
-    if error.downcast_ref::<Moved>().is_some() {
+    if error.downcast_ref::<Moved>().is_some() || lacks_partition(&error) {
         return Verdict::Retry;
     }
     if let Some(FenceError::Lost { holder: now, .. }) = error.downcast_ref() {
@@ -391,6 +405,14 @@ pub(super) fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
         _ if error.downcast_ref::<crate::pg::ConnectError>().is_some() => Verdict::Retry,
         Class::Held | Class::Fatal => Verdict::Ends(error),
     }
+}
+
+/// The partition was dropped after the session had seen it; the next one sees what is there now.
+fn lacks_partition(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<tokio_postgres::Error>()
+        .and_then(tokio_postgres::Error::code)
+        .is_some_and(|code| *code == tokio_postgres::error::SqlState::CHECK_VIOLATION)
 }
 
 fn is_cancelled(error: &anyhow::Error) -> bool {

@@ -12,6 +12,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use super::partitions::DAY_MICROS;
 use crate::model::Log;
 
 /// How long the binary form of a column is.
@@ -53,6 +54,10 @@ pub struct Table {
     pub provable: bool,
     /// The exchange's clock in `body`, where the table has it.
     pub exchange_ts: Option<usize>,
+    /// Width of production's partitions by `time`, in microseconds; none for a plain table. Days
+    /// where rows are dropped after a while, longer where they stay for years: a query that names no
+    /// time visits every partition.
+    pub partition_micros: Option<i64>,
     /// Rows of one read, at most.
     pub span_rows_max: i64,
     /// Cost of the identities remembered, at most: one each, and some for each stretch of time.
@@ -94,6 +99,7 @@ pub static TRADES: Table = Table {
     tolerance_micros: TRADE_TOLERANCE_MICROS,
     provable: true,
     exchange_ts: Some(2),
+    partition_micros: Some(7 * DAY_MICROS),
     span_rows_max: 20_000,
     recent_cost_max: 500_000,
 };
@@ -115,6 +121,7 @@ pub static ORDERBOOK_DELTAS: Table = Table {
     tolerance_micros: 0,
     provable: true,
     exchange_ts: Some(1),
+    partition_micros: Some(DAY_MICROS),
     span_rows_max: 20_000,
     recent_cost_max: 2_000_000,
 };
@@ -140,6 +147,7 @@ pub static ORDERBOOK_SNAPSHOTS: Table = Table {
     tolerance_micros: 0,
     provable: true,
     exchange_ts: None,
+    partition_micros: Some(7 * DAY_MICROS),
     // A full book is a hundred times larger than a change of one level.
     span_rows_max: 2_000,
     recent_cost_max: 200_000,
@@ -169,6 +177,7 @@ pub static TICKERS: Table = Table {
     tolerance_micros: 0,
     provable: true,
     exchange_ts: Some(1),
+    partition_micros: Some(DAY_MICROS),
     span_rows_max: 20_000,
     recent_cost_max: 1_000_000,
 };
@@ -190,6 +199,7 @@ pub static MARKET_LIFECYCLE: Table = Table {
     // The time may be missing, and is no part of the identity.
     provable: false,
     exchange_ts: Some(4),
+    partition_micros: None,
     span_rows_max: 5_000,
     recent_cost_max: 100_000,
 };
@@ -215,6 +225,7 @@ pub static COVERAGE: Table = Table {
     tolerance_micros: 0,
     provable: true,
     exchange_ts: None,
+    partition_micros: Some(7 * DAY_MICROS),
     span_rows_max: 20_000,
     recent_cost_max: 200_000,
 };
@@ -280,12 +291,11 @@ impl Table {
         )
     }
 
-    /// Moves what is new from the stage into the table, numbered from `$1` + 1 in the stage's order,
-    /// and returns of each row written the gatherer, its clock and the exchange's.
+    /// Takes from the stage what the table has, and returns the places of these rows. Of a partitioned
+    /// table only the partitions of the times from `$1` to `$2` are looked at.
     ///
-    /// No conflict clause: the stage holds each identity once and nobody else may write, so a
-    /// conflict is a broken law and has to abort the transaction.
-    pub fn insert_sql(&self) -> String {
+    /// One lookup a row, as a scalar: a join would be planned by statistics.
+    pub fn known_sql(&self) -> String {
         let name = self.name();
         let mut same = String::new();
         for column in self.body.get(self.identity.clone()).unwrap_or_default() {
@@ -303,15 +313,28 @@ impl Table {
                 "t.{time} BETWEEN s.{time} - {tolerance} AND s.{time} + {tolerance} AND "
             );
         }
-        let exchange_ts = self.exchange_ts.map_or("NULL::bigint", |index| self.column(index));
+        if self.partition_micros.is_some() {
+            let time = self.column(self.time);
+            let _infallible = write!(same, "t.{time} BETWEEN $1 AND $2 AND ");
+        }
+        format!(
+            "DELETE FROM stage s WHERE (SELECT true FROM {name} t WHERE {same}true LIMIT 1) \
+             RETURNING s.log_seq"
+        )
+    }
+
+    /// Moves the rest of the stage into the table, numbered from `$1` + 1 in the stage's order.
+    ///
+    /// No conflict clause: the stage holds each identity once and nobody else may write, so a
+    /// conflict is a broken law and has to abort the transaction.
+    pub fn insert_sql(&self) -> String {
         format!(
             "INSERT INTO {name} (log_seq, {columns}, gatherer_id) \
              SELECT $1::bigint + row_number() OVER (ORDER BY s.log_seq), {staged}, s.gatherer_id \
-             FROM stage s WHERE NOT EXISTS (SELECT FROM {name} t WHERE {same}true) \
-             RETURNING gatherer_id, {clock}, {exchange_ts}",
+             FROM stage s",
+            name = self.name(),
             columns = self.body_columns(""),
             staged = self.body_columns("s."),
-            clock = self.column(0),
         )
     }
 
@@ -333,6 +356,8 @@ mod tests {
             assert!(table.identity.end <= table.body.len());
             assert_eq!(table.body[0].width, Width::Fixed(8), "{} has no clock", table.name());
             assert_eq!(table.body[table.time].width, Width::Fixed(8));
+            // A key over partitions holds the time they are made by.
+            assert!(table.partition_micros.is_none() || table.provable);
             // What proves a row new must be the same in every copy: a part of the identity, or
             // bounded by the tolerance.
             assert!(
@@ -345,12 +370,12 @@ mod tests {
 
     #[test]
     fn a_trade_is_looked_for_around_its_time() {
-        let sql = TRADES.insert_sql();
+        let sql = TRADES.known_sql();
         assert!(sql.contains(
             "WHERE t.trade_id = s.trade_id AND \
-             t.exchange_ts BETWEEN s.exchange_ts - 1000000 AND s.exchange_ts + 1000000 AND true)"
+             t.exchange_ts BETWEEN s.exchange_ts - 1000000 AND s.exchange_ts + 1000000 AND \
+             t.exchange_ts BETWEEN $1 AND $2 AND true LIMIT 1)"
         ));
-        assert!(COVERAGE.insert_sql().contains("t.gatherer_id = s.gatherer_id AND true"));
-        assert!(COVERAGE.insert_sql().ends_with("gatherer_id, covered_to, NULL::bigint"));
+        assert!(COVERAGE.known_sql().contains("t.gatherer_id = s.gatherer_id AND t.covered"));
     }
 }

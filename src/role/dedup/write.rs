@@ -4,6 +4,7 @@
 //! an error: whoever uses it drops it and opens another, which reads head and cursors anew. The
 //! outcome of a commit whose answer was lost is settled in this way too.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,15 @@ use postgres_types::ToSql;
 use tokio_postgres::{Client, Statement, Transaction};
 use uuid::Uuid;
 
+use super::contributions::{self, Alone, Decided};
 use super::merge::{Batch, Picked};
+use super::partitions::{self, Partitions};
 use super::production::Tenure;
 use super::recent::Floor;
 use super::span::NO_TIME;
 use super::table::Table;
 use crate::model::Micros;
+use crate::ops::crash;
 use crate::pg::migrate::{self, Schema};
 use crate::pg::{Options, Target};
 
@@ -32,13 +36,15 @@ const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// The plan of the insert must not follow from statistics that production may not have yet: rows
-/// of the stage are always looked up in the unique key.
+/// of the stage are always looked up in the unique key. It is made for the batch's own times, so that
+/// it names (and locks) a few partitions and not all of them.
 const SETTINGS: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off; \
-     SET max_parallel_workers_per_gather = 0; SET jit = off";
+     SET max_parallel_workers_per_gather = 0; SET jit = off; \
+     SET plan_cache_mode = force_custom_plan";
 
-/// A cursor or head of production was not where this process left it.
+/// A cursor, head or partition of production was not where this process left it.
 #[derive(Debug)]
-pub struct Moved(String);
+pub struct Moved(pub(super) String);
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,26 +92,35 @@ struct Known {
     statements: Statements,
     head: i64,
     time_max: i64,
+    kept_from: i64,
+    partitions: Partitions,
+    alone: Alone,
+    identity_seed: u64,
 }
 
 #[derive(Debug)]
 struct Statements {
     copy: Statement,
     stage: Statement,
+    known: Statement,
     insert: Statement,
     cursors: Statement,
     head: Statement,
 }
 
 const CURSORS_SQL: &str = "UPDATE sync_cursors c SET position = m.through, head = m.head, \
-     lag_seconds = m.lag_micros / 1e6, synced_at = now() \
-     FROM unnest($2::text[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) \
-        AS m (gatherer, log_id, after, through, head, lag_micros) \
+     lag_seconds = m.lag_micros / 1e6, past_retention = c.past_retention + m.past_retention, \
+     synced_at = now() \
+     FROM unnest($2::text[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+        $8::bigint[]) AS m (gatherer, log_id, after, through, head, lag_micros, past_retention) \
      WHERE c.gatherer = m.gatherer AND c.table_name = $1 AND c.log_id = m.log_id \
         AND c.position = m.after";
 
+/// Moves only while no row of the batch, of which `$5` is the earliest time, is before what the
+/// retention keeps. Whoever drops holds this row until it is decided, so that neither can overtake
+/// the other.
 const HEAD_SQL: &str = "UPDATE logs SET head = $3, time_max = greatest(time_max, $4) \
-     WHERE name = $1 AND head = $2";
+     WHERE name = $1 AND head = $2 AND (kept_from IS NULL OR kept_from <= $5)";
 
 impl Session {
     /// Connects, prepares, and reads where the log stands.
@@ -128,29 +143,58 @@ impl Session {
             let client = &client;
             async move { client.prepare(&sql).await }
         };
-        let (copy, stage, insert, cursors, head) = tokio::try_join!(
+        let (copy, stage, known, insert, cursors, head) = tokio::try_join!(
             prepare(table.copy_sql()),
             prepare(table.stage_sql()),
+            prepare(table.known_sql()),
             prepare(table.insert_sql()),
             prepare(CURSORS_SQL.to_owned()),
             prepare(HEAD_SQL.to_owned()),
         )
         .context("prepare statements")?;
-        let statements = Statements { copy, stage, insert, cursors, head };
+        let statements = Statements { copy, stage, known, insert, cursors, head };
 
         let tx = client.transaction().await?;
         tenure.fence.check(&tx).await?;
-        let sql = "SELECT head, time_max FROM logs WHERE name = $1";
+        let sql = "SELECT head, time_max, log_id FROM logs WHERE name = $1";
         let row = tx.query_one(sql, &[&table.name()]).await.context("read head")?;
         let (head, time_max) = (row.try_get(0)?, row.try_get(1)?);
+        let (high, low) = row.try_get::<_, Uuid>(2)?.as_u64_pair();
+        let kept_from = partitions::kept_from(&tx, table).await?;
+        let partitions = Partitions::read(&tx, table).await?;
+        let alone = Alone::read(&tx, table, gatherers.len()).await?;
         tx.commit().await?;
-        let known = Known { table, tenure, gatherers, statements, head, time_max };
+        let known = Known {
+            table,
+            tenure,
+            gatherers,
+            statements,
+            head,
+            time_max,
+            kept_from,
+            partitions,
+            alone,
+            identity_seed: high ^ low,
+        };
         Ok(Self { client, known })
     }
 
     /// No row of the log in production has a later time.
     pub fn time_max(&self) -> i64 {
         self.known.time_max
+    }
+
+    /// Makes identities the same in every session with this production, and unforeseeable.
+    pub fn identity_seed(&self) -> u64 {
+        self.known.identity_seed
+    }
+
+    /// A batch for this session, empty.
+    pub fn batch(&self) -> Batch {
+        let Known { tenure, alone, kept_from, gatherers, .. } = &self.known;
+        Batch::new(gatherers.len())
+            .keeping(*kept_from)
+            .counting(tenure.gatherer_ids.clone(), alone.clone())
     }
 
     /// Where to go on reading a gatherer's log; makes its cursor when the log is new.
@@ -188,12 +232,22 @@ impl Session {
     /// the table; the unique key decides about the others.
     pub async fn write(&mut self, batch: &Batch, floor: Floor) -> anyhow::Result<Written> {
         let (direct, staged) = batch.split(self.known.table, floor);
-        let mut times: Vec<Times> = direct.iter().map(Times::of).collect();
+        let mut known = HashSet::new();
         let mut written = Written {
             staged: length(staged.len()),
             staged_duplicates: vec![0; self.known.gatherers.len()],
             ..Written::default()
         };
+
+        let rows_times = || batch.identities().map(|(time, _)| time);
+        let missing = self.known.partitions.missing(rows_times());
+        if !missing.is_empty() {
+            let (fence, table) = (self.known.tenure.fence, self.known.table);
+            self.known.partitions =
+                partitions::make(&mut self.client, fence, table, &missing).await?;
+        }
+        let earliest = rows_times().min().unwrap_or(i64::MAX);
+        let time_max = rows_times().max().unwrap_or(NO_TIME);
 
         let tx = self.client.transaction().await.context("begin")?;
         self.known.tenure.fence.check(&tx).await?;
@@ -208,36 +262,54 @@ impl Session {
         if !staged.is_empty() {
             let encoder = Encoder::new(self.known.table, &self.known.tenure, &staged, 0);
             send(&tx, &self.known.statements.stage, encoder).await.context("stage rows")?;
-            for picked in &staged {
+            let among = self.known.times_looked_at(earliest, time_max);
+            let places = tx
+                .query_raw(&self.known.statements.known, among)
+                .await
+                .context("find known rows")?;
+            let mut places = std::pin::pin!(places);
+            while let Some(row) = places.try_next().await.context("find known rows")? {
+                let place = usize::try_from(row.try_get::<_, i64>(0)? - 1)?;
+                let picked = staged.get(place).context("find row of the stage")?;
+                known.insert(place);
                 if let Some(count) = written.staged_duplicates.get_mut(picked.span.gatherer) {
                     *count += 1;
                 }
             }
-            let rows =
-                tx.query_raw(&self.known.statements.insert, [head]).await.context("insert rows")?;
-            let mut rows = std::pin::pin!(rows);
-            while let Some(row) = rows.try_next().await.context("insert rows")? {
-                let id: i16 = row.try_get(0)?;
-                let gatherer = self.known.tenure.gatherer_ids.iter().position(|known| *known == id);
-                let count = gatherer.and_then(|index| written.staged_duplicates.get_mut(index));
-                if let Some(count) = count {
-                    *count = count.saturating_sub(1);
-                }
-                let exchange_ts: Option<i64> = row.try_get(2)?;
-                let exchange_ts = exchange_ts.unwrap_or(NO_TIME);
-                times.push(Times { clock: row.try_get(1)?, exchange_ts });
-                head += 1;
-            }
+            let insert = &self.known.statements.insert;
+            let inserted = tx.execute(insert, &[&head]).await.context("insert rows")?;
+            let expected = length(staged.len() - known.len());
+            ensure!(inserted == expected, "production took {inserted} of {expected} rows");
+            head = head.saturating_add_unsigned(inserted);
         }
-        let time_max = batch.identities().map(|(time, _)| time).max().unwrap_or(NO_TIME);
+        let staged_rows = staged.iter().enumerate();
+        let staged_rows = staged_rows.map(|(place, picked)| (picked, !known.contains(&place)));
+        let rows: Vec<(&Picked<'_>, bool)> =
+            direct.iter().map(|picked| (picked, true)).chain(staged_rows).collect();
+        let ids = &self.known.tenure.gatherer_ids;
+        let decided = rows.iter().map(|(picked, is_new)| Decided {
+            gatherer: ids.get(picked.span.gatherer).copied().unwrap_or_default(),
+            row: picked.row,
+            is_shared: picked.is_shared,
+            is_new: *is_new,
+        });
+        let (table, alone) = (self.known.table, &self.known.alone);
+        contributions::write(&tx, table, alone, batch.tally(), decided).await?;
         tokio::try_join!(
             self.known.move_cursors(&tx, batch),
-            self.known.move_head(&tx, head, time_max)
+            self.known.move_head(&tx, head, time_max, earliest)
         )?;
+        crash::point("dedup-before-commit");
         tx.commit().await.context("commit")?;
+        crash::point("dedup-after-commit");
 
         self.known.head = head;
         self.known.time_max = self.known.time_max.max(time_max);
+        let times: Vec<Times> = rows
+            .iter()
+            .filter(|(_, is_new)| *is_new)
+            .map(|(picked, _)| Times::of(picked))
+            .collect();
         written.rows = length(times.len());
         let now = Micros::now();
         written.received_latencies = times.iter().map(|t| now.since(Micros(t.clock))).collect();
@@ -248,6 +320,15 @@ impl Session {
 }
 
 impl Known {
+    /// Of a partitioned table the times from and to which copies of a batch's rows can be.
+    fn times_looked_at(&self, earliest: i64, latest: i64) -> Vec<i64> {
+        let tolerance = self.table.tolerance_micros;
+        match self.table.partition_micros {
+            Some(_) => vec![earliest.saturating_sub(tolerance), latest.saturating_add(tolerance)],
+            None => Vec::new(),
+        }
+    }
+
     async fn move_cursors(&self, tx: &Transaction<'_>, batch: &Batch) -> anyhow::Result<()> {
         let (moves, now) = (batch.moves(), Micros::now());
         let names: Vec<&str> = moves
@@ -259,8 +340,9 @@ impl Known {
         let throughs: Vec<i64> = moves.iter().map(|m| m.through).collect();
         let heads: Vec<i64> = moves.iter().map(|m| m.head).collect();
         let lags: Vec<i64> = moves.iter().map(|m| now.since(Micros(m.clock)).max(0)).collect();
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&self.table.name(), &names, &ids, &afters, &throughs, &heads, &lags];
+        let past: Vec<i64> = moves.iter().map(|m| m.past_retention).collect();
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&self.table.name(), &names, &ids, &afters, &throughs, &heads, &lags, &past];
         let moved =
             tx.execute(&self.statements.cursors, &parameters).await.context("move cursors")?;
         if moved == length(moves.len()) {
@@ -285,17 +367,22 @@ impl Known {
         tx: &Transaction<'_>,
         head: i64,
         time_max: i64,
+        earliest: i64,
     ) -> anyhow::Result<()> {
         if head == self.head {
             return Ok(());
         }
         let name = self.table.name();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&name, &self.head, &head, &time_max];
+        // Where no time says what is kept, nothing is ever dropped.
+        let earliest = if self.table.partition_micros.is_some() { earliest } else { i64::MAX };
+        let parameters: [&(dyn ToSql + Sync); 5] = [&name, &self.head, &head, &time_max, &earliest];
         match tx.execute(&self.statements.head, &parameters).await.context("move head")? {
             1 => Ok(()),
-            _ => {
-                Err(Moved(format!("head of {name} is not where it was left: {}", self.head)).into())
-            }
+            _ => Err(Moved(format!(
+                "head of {name} is not where it was left, {}, or the retention has passed a row",
+                self.head
+            ))
+            .into()),
         }
     }
 }
@@ -368,6 +455,7 @@ async fn send(
     while let Some(chunk) = encoder.next_chunk()? {
         sink.feed(chunk).await?;
     }
+    crash::point("dedup-within-insert");
     Ok(sink.as_mut().finish().await?)
 }
 

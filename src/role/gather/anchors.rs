@@ -26,6 +26,8 @@ struct Waiting {
     fallback: Option<Micros>,
     /// The market's newest change before the snapshot.
     before: Option<Micros>,
+    /// Whether it is the empty book that ends a market's trading.
+    closing: bool,
     resolved: bool,
 }
 
@@ -41,17 +43,19 @@ pub struct Anchors {
 
 impl Anchors {
     /// Takes a snapshot. `before` is the exchange time of the market's newest change before it in
-    /// the stream, `estimate` the exchange's time at its receipt when it can be told.
+    /// the stream, `estimate` the exchange's time at its receipt when it can be told. A `closing` one
+    /// ends the market's trading: no change follows, so that a place that is a little late is right.
     pub fn hold(
         &mut self,
         snapshot: Snapshot,
         position: Position,
         before: Option<Micros>,
         estimate: Option<Micros>,
+        closing: bool,
     ) -> Ticket {
         let ticket = Ticket(self.first + u64::try_from(self.waiting.len()).unwrap_or_default());
         let fallback = estimate.max(before);
-        let waiting = Waiting { snapshot, position, fallback, before, resolved: false };
+        let waiting = Waiting { snapshot, position, fallback, before, closing, resolved: false };
         self.waiting.push_back(waiting);
         ticket
     }
@@ -70,10 +74,11 @@ impl Anchors {
         waiting.resolved = true;
     }
 
-    /// The stream ended or has a hole: the next change that we see may not be the next there was.
+    /// The stream ended or has a hole: the next change that we see may not be the next there was, and
+    /// a change that we did not see may lie before the estimate.
     pub fn give_up(&mut self, ticket: Ticket) {
         if let Some(waiting) = self.get(ticket) {
-            waiting.snapshot.anchor_ts = None;
+            waiting.snapshot.anchor_ts = waiting.fallback.filter(|_| waiting.closing);
             waiting.resolved = true;
         }
     }
@@ -163,8 +168,8 @@ mod tests {
     fn the_next_change_places_it_and_order_is_kept() {
         let mut anchors = Anchors::default();
         anchors.clock_known(Micros(1000));
-        let first = anchors.hold(snapshot(1000), Position(1), Some(Micros(800)), None);
-        let second = anchors.hold(snapshot(1001), Position(2), Some(Micros(900)), None);
+        let first = anchors.hold(snapshot(1000), Position(1), Some(Micros(800)), None, false);
+        let second = anchors.hold(snapshot(1001), Position(2), Some(Micros(900)), None, false);
         anchors.next_change(second, Micros(900));
         assert_eq!(released(&mut anchors, 1002), []);
         assert_eq!(anchors.oldest(), Some(Position(1)));
@@ -178,16 +183,28 @@ mod tests {
     fn a_quiet_market_is_placed_by_the_clock_never_before_its_last_change() {
         let mut anchors = Anchors::default();
         anchors.clock_known(Micros(0));
-        anchors.hold(snapshot(1000), Position(1), Some(Micros(1500)), Some(Micros(1200)));
-        anchors.hold(snapshot(1000), Position(2), None, None);
+        anchors.hold(snapshot(1000), Position(1), Some(Micros(1500)), Some(Micros(1200)), false);
+        anchors.hold(snapshot(1000), Position(2), None, None, false);
         assert_eq!(released(&mut anchors, 5_000_999), []);
         assert_eq!(released(&mut anchors, 5_001_000), [Some(1500), Some(1007)]);
     }
 
     #[test]
+    fn a_closing_book_has_its_place_although_the_stream_ends() {
+        let mut anchors = Anchors::default();
+        anchors.clock_known(Micros(0));
+        let closing =
+            anchors.hold(snapshot(9), Position(1), Some(Micros(5)), Some(Micros(8)), true);
+        let other = anchors.hold(snapshot(9), Position(2), Some(Micros(5)), Some(Micros(8)), false);
+        anchors.give_up(closing);
+        anchors.give_up(other);
+        assert_eq!(released(&mut anchors, 10), [Some(8), None]);
+    }
+
+    #[test]
     fn without_the_exchanges_clock_it_waits_for_it() {
         let mut anchors = Anchors::default();
-        let ticket = anchors.hold(snapshot(0), Position(1), None, None);
+        let ticket = anchors.hold(snapshot(0), Position(1), None, None, false);
         assert_eq!(released(&mut anchors, 20_000_000), []);
         anchors.clock_known(Micros(20_000_000));
         assert_eq!(released(&mut anchors, 24_000_000), []);

@@ -1,14 +1,17 @@
 //! `kalshi gather --check`: everything that a running gatherer needs, tried once, changing nothing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::fs::Access;
 
-use super::Config;
+use super::{Config, writer};
 use crate::kalshi::rest::{Rest, RestError, Settings};
 use crate::kalshi::session;
 use crate::kalshi::socket::{self, ConnectError};
 use crate::model::Micros;
+use crate::ops::exit::{self, UsageError};
 use crate::ops::http;
 use crate::pg::migrate::{self, Schema};
 
@@ -20,28 +23,64 @@ const CLOCK_MICROS_MAX: i64 = 2_000_000;
 /// Connects to everything that the configuration names and changes nothing.
 ///
 /// # Errors
-/// The first thing that a running gatherer could not work with, in words that say what to do.
+/// All that a running gatherer could not work with, in words that say what to do.
 pub async fn run(config: Config) -> Result<()> {
+    let checks = [
+        database(&config).await,
+        exchange(&config).await,
+        journal(&config.journal.dir),
+        // Taken and given back at once: a port that another process listens on is said here.
+        http::Server::bind(&config.server).await.map(drop),
+    ];
+    let problems: Vec<anyhow::Error> = checks.into_iter().filter_map(Result::err).collect();
+    exit::all(problems)
+}
+
+async fn database(config: &Config) -> Result<()> {
     let client = config.database.connect().await?;
     migrate::check(&client, Schema::Gatherer).await?;
+    let owner: Option<String> = client
+        .query_one("SELECT gatherer_id FROM writer", &[])
+        .await
+        .and_then(|row| row.try_get(0))
+        .context("read whose database it is")?;
+    match owner {
+        Some(owner) if owner != config.gatherer_id => {
+            Err(writer::foreign(&config.database, &owner, &config.gatherer_id).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Over REST and over a WebSocket: each has a URL of its own, and both need the key.
+async fn exchange(config: &Config) -> Result<()> {
     let settings = Settings { timeout: TIMEOUT, attempts_max: 1, ..config.rest_settings() };
     let rest = Rest::new(&config.api, settings)?;
     let url = &config.api.rest_url;
-    let status = rest.status().await;
-    status.with_context(|| format!("ask {url} for the exchange's status (api.rest_url)"))?;
+    rest.status().await.map_err(|error| match &error {
+        // Signed as every call is.
+        error if error.is_auth() => key_problem(&rest, url, error),
+        _ => anyhow::anyhow!("ask {url} for the exchange's status (api.rest_url): {error}"),
+    })?;
     rest.learn_limits().await.map_err(|error| key_problem(&rest, url, &error))?;
     let settings = session::Settings { connect_timeout: TIMEOUT, ..session::Settings::default() };
     let handshake = socket::connect(&config.api, Micros::now(), &settings).await;
-    drop(handshake.map_err(|error| handshake_problem(&config.api.ws_url, &error))?);
-    let dir = &config.journal.dir;
-    anyhow::ensure!(
-        dir.is_dir() || !dir.exists(),
-        "journal.dir {} is there and is no directory",
-        dir.display()
-    );
-    // Taken and given back at once: a port that another process listens on is said here.
-    http::Server::bind(&config.server).await?;
-    Ok(())
+    handshake.map(drop).map_err(|error| handshake_problem(&config.api.ws_url, &error))
+}
+
+/// Whether the journal's directory can be written, or made.
+fn journal(dir: &Path) -> Result<()> {
+    let there = dir.ancestors().find(|path| path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let problem =
+        |why: &str| Err(UsageError(format!("journal.dir {}: {why}", dir.display())).into());
+    if !there.is_dir() {
+        return problem(&format!("{} is no directory", there.display()));
+    }
+    match rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => problem(&format!("{} cannot be written: {error}", there.display())),
+    }
 }
 
 /// A refused key in plain words: the exchange's own are the same for each of the reasons.
@@ -94,6 +133,22 @@ mod tests {
         assert!(text.contains("61 s ahead of") && text.contains("NTP"), "{text}");
         let text = handshake_problem("wss://x", &ConnectError::Timeout(TIMEOUT)).to_string();
         assert!(text.contains("api.ws_url"), "{text}");
+    }
+
+    #[test]
+    fn a_journal_needs_a_directory_that_can_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        journal(&dir.path().join("a/b/journal")).unwrap();
+        journal(dir.path()).unwrap();
+        assert!(!dir.path().join("a").exists(), "a check changes nothing");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for bad in [file.clone(), file.join("journal")] {
+            let text = journal(&bad).unwrap_err().to_string();
+            assert!(text.contains("file is no directory"), "{text}");
+        }
+        let text = journal(Path::new("/proc/self/journal")).map_err(|error| error.to_string());
+        assert!(text.is_err() || rustix::process::geteuid().is_root(), "{text:?}");
     }
 
     #[tokio::test]

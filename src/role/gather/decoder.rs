@@ -238,7 +238,9 @@ impl Decoder {
                     break;
                 }
             }
-            self.metrics.interpreted(&interpreter.counts);
+            if open.is_none() {
+                self.metrics.interpreted(&interpreter.counts);
+            }
             let reached = reader.position();
             let say = said_at.elapsed() >= POSITION_INTERVAL;
             if say {

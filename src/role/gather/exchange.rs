@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::kalshi::calls::{ExchangeStatus, Window};
-use crate::kalshi::rest::Rest;
+use crate::kalshi::rest::{Rest, RestError};
 use crate::kalshi::session::Clock;
 
 /// How often the status is asked in quiet times ..
@@ -82,7 +82,10 @@ impl Watcher {
                 self.read_schedule(&mut windows).await;
             }
             let status = tokio::time::timeout(STATUS_TIMEOUT, self.rest.status()).await;
-            self.take(status.ok().and_then(Result::ok), &windows);
+            // A refusal is an answer too: the exchange is there.
+            let answered =
+                matches!(&status, Ok(Ok(_) | Err(RestError::Status { code: ..500, .. })));
+            self.take(status.ok().and_then(Result::ok), answered, &windows);
             let wait = if self.is_busy(&windows) { STATUS_INTERVAL_BUSY } else { STATUS_INTERVAL };
             let until = Instant::now() + wait;
             let was_busy = self.is_busy(&windows);
@@ -120,11 +123,11 @@ impl Watcher {
         });
     }
 
-    fn take(&self, status: Option<ExchangeStatus>, windows: &[Window]) {
+    fn take(&self, status: Option<ExchangeStatus>, answered: bool, windows: &[Window]) {
         let now = (self.clock)();
         let window = windows.iter().copied().find(|window| (window.from..window.to).contains(&now));
         let before = self.state.borrow().clone();
-        let mut after = Exchange { window, unreachable: status.is_none(), ..before.clone() };
+        let mut after = Exchange { window, unreachable: !answered, ..before.clone() };
         // No answer says nothing about a pause.
         if let Some(status) = &status {
             after.exchange_active = Some(status.exchange_active);

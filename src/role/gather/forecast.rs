@@ -311,8 +311,13 @@ fn table(forecast: &Forecast) -> String {
     row(
         "connections",
         format!(
-            "{} of the user's {} ({} gatherers)",
-            connections.all, connections.allowed, connections.gatherers
+            "{} of the user's {} ({})",
+            connections.all,
+            connections.allowed,
+            match connections.gatherers {
+                1 => "1 gatherer".to_owned(),
+                gatherers => format!("{gatherers} gatherers"),
+            }
         ),
     );
     row(
@@ -333,12 +338,16 @@ fn table(forecast: &Forecast) -> String {
     row(
         "time to coverage",
         format!(
-            "{:.0} s (list {:.0} s beside connecting {:.0} s, commands {:.0} s, snapshots {:.0} s)",
-            seconds.coverage, seconds.list, seconds.connect, seconds.commands, seconds.snapshots
+            "{} (list {} beside connecting {}, commands {}, snapshots {})",
+            time(seconds.coverage),
+            time(seconds.list),
+            time(seconds.connect),
+            time(seconds.commands),
+            time(seconds.snapshots)
         ),
     );
     if let Some(round) = seconds.poller_round {
-        row("poller's round", format!("{round:.0} s"));
+        row("poller's round", time(round));
     }
     let mut text = table.to_string();
     for warning in &forecast.warnings {
@@ -346,6 +355,11 @@ fn table(forecast: &Forecast) -> String {
         text.push_str(warning);
     }
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// Seconds for a person: tenths where they matter.
+fn time(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
 }
 
 /// A count as a number to divide by.

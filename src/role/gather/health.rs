@@ -15,6 +15,9 @@ const JOURNAL_DEGRADED_PERCENT: u64 = 80;
 /// The unfiltered ticker stream is never silent this long while the exchange trades.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
+/// Clocks that differ by more are worth a warning.
+const CLOCK_SECONDS_MAX: f64 = 1.0;
+
 /// What health is judged by, read at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Vitals {
@@ -25,10 +28,15 @@ pub struct Vitals {
     pub sessions_planned: usize,
     pub sessions_healthy: usize,
     pub sessions_connected: usize,
+    /// Sessions that the exchange refuses, and what it said to one of them.
+    pub sessions_refused: usize,
+    pub refusal: Option<String>,
     pub markets: usize,
     /// Whether a complete list of markets was read, and why the last one failed.
     pub markets_loaded: bool,
     pub list_error: Option<String>,
+    /// Whether the exchange refused the key for the last list.
+    pub list_refused: bool,
     /// Markets that no session has room for.
     pub unplaced: usize,
     pub books: usize,
@@ -45,6 +53,11 @@ impl Vitals {
     /// Whether something is recorded: a session is subscribed.
     pub fn is_recording(&self) -> bool {
         self.sessions_healthy > 0
+    }
+
+    /// Whether the exchange refuses us: the key, most likely.
+    pub fn is_refused(&self) -> bool {
+        self.sessions_refused > 0 || self.list_refused
     }
 
     /// Whether most sessions are down, which is a reason to ask the exchange whether it is there.
@@ -87,9 +100,10 @@ pub fn report(vitals: &Vitals) -> Report {
     let books = books(vitals);
     let recording = recording(vitals);
     let journal = journal(&vitals.journal);
+    let exchange = exchange(vitals);
     let ping_ms = vitals.database_ping.map(|ping| ping.as_secs_f64() * 1000.0);
     let connected = vitals.database_up && vitals.database_ping.is_some();
-    let exchange = &vitals.exchange;
+    let stands = &vitals.exchange;
     let components = json!({
         "timescaledb": if connected { "connected" } else { "disconnected" },
         "timescaledb_ping_ms": ping_ms,
@@ -98,6 +112,7 @@ pub fn report(vitals: &Vitals) -> Report {
             "connections": vitals.sessions_connected,
             "healthy": vitals.sessions_healthy,
             "planned": vitals.sessions_planned,
+            "refused": vitals.sessions_refused,
         })),
         "market_registry": registry.with(json!({
             "markets": vitals.markets,
@@ -121,17 +136,18 @@ pub fn report(vitals: &Vitals) -> Report {
             "full_in_seconds": vitals.journal.until_full().map(|left| left.as_secs()),
             "full": vitals.journal.full,
         })),
-        "exchange": json!({
-            "active": exchange.exchange_active,
-            "trading": exchange.trading_active,
-            "paused": exchange.is_paused(),
-            "reachable": !exchange.unreachable,
+        "exchange": exchange.with(json!({
+            "active": stands.exchange_active,
+            "trading": stands.trading_active,
+            "paused": stands.is_paused(),
+            "reachable": !stands.unreachable,
             "clock_offset_seconds": vitals.clock_offset,
-        }),
-        "maintenance": exchange.is_paused(),
+        })),
+        "maintenance": stands.is_paused(),
     });
-    let all = [&database, &websocket, &registry, &books, &recording, &journal];
+    let all = [&database, &websocket, &registry, &books, &recording, &journal, &exchange];
     Report::new(Status::worst(all.map(|verdict| verdict.0)), components)
+        .ready(vitals.is_recording())
 }
 
 fn database(vitals: &Vitals) -> Verdict {
@@ -163,7 +179,11 @@ fn journal(usage: &Usage) -> Verdict {
 fn websocket(vitals: &Vitals) -> Verdict {
     let (healthy, planned) = (vitals.sessions_healthy, vitals.sessions_planned);
     let missing = planned.saturating_sub(healthy);
-    let reason = format!("{missing} of {planned} sessions are not subscribed");
+    let mut reason = format!("{missing} of {planned} sessions are not subscribed");
+    if vitals.sessions_refused > 0 {
+        let said = vitals.refusal.as_deref().unwrap_or_default();
+        reason = format!("{reason}; {} are refused: {said}", vitals.sessions_refused);
+    }
     if planned == 0 || healthy * 15 >= planned * 14 {
         Verdict::WELL
     } else if vitals.exchange.is_paused() {
@@ -173,6 +193,25 @@ fn websocket(vitals: &Vitals) -> Verdict {
         Verdict::degraded(reason)
     } else {
         Verdict::unhealthy(reason)
+    }
+}
+
+/// How the exchange answers. What that does to the recording is for the other components to say, so
+/// this one only degrades.
+fn exchange(vitals: &Vitals) -> Verdict {
+    let stands = &vitals.exchange;
+    let offset = vitals.clock_offset.filter(|offset| offset.abs() > CLOCK_SECONDS_MAX);
+    if vitals.list_refused {
+        Verdict::degraded("it refuses the key over REST: check api.key_id and the private key")
+    } else if stands.unreachable {
+        Verdict::degraded("it did not answer when it was last asked for its status")
+    } else if let Some(offset) = offset {
+        Verdict::degraded(format!(
+            "its clock and ours are {:.1} s apart: synchronise this machine (NTP)",
+            offset.abs()
+        ))
+    } else {
+        Verdict::WELL
     }
 }
 

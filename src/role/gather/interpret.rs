@@ -122,9 +122,10 @@ impl Default for Interpreter {
 
 impl Interpreter {
     /// Takes over the stretches that were open where the coverage log ends; from here on they are
-    /// kept.
+    /// kept. What was wrong before was counted and said by the process that read it first.
     pub fn resume(&mut self, open: Vec<OpenChange>) {
         self.covering = true;
+        self.counts = Counts::default();
         for OpenChange { session, sid, ticker, open } in open {
             let Some(open) = open else { continue };
             let stretch = Stretch {
@@ -188,7 +189,7 @@ impl Interpreter {
     }
 
     fn complain(&self, kind: &str, field: &str, reason: &str) {
-        if self.complaints.first(&format!("{kind}/{field}")) {
+        if self.covering && self.complaints.first(&format!("{kind}/{field}")) {
             warn!(kind, field, reason, "frame not understood: kept in the journal, counted");
         }
     }
@@ -363,7 +364,9 @@ impl Interpreter {
             }
         };
         let detail = format!("expected number {expected}, got {seq}");
-        if let Some(suppressed) = self.sequence_lines.say(at) {
+        if self.covering
+            && let Some(suppressed) = self.sequence_lines.say(at)
+        {
             let end = end.name();
             warn!(session, sid, expected, got = seq, end, suppressed, "sequence broken");
         }

@@ -43,7 +43,6 @@ const PUBLISH_WAIT_MAX: Duration = Duration::from_millis(500);
 /// The times of the registry, and what it is about.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub filter: Filter,
     /// Order-book sessions.
     pub slots: usize,
     /// How long a market stays after it was settled.
@@ -68,7 +67,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            filter: Filter::default(),
             slots: 1,
             grace: Duration::from_secs(60),
             reconcile_interval: FULL_INTERVAL,
@@ -94,6 +92,8 @@ pub struct Links {
     pub state: watch::Sender<RegistryState>,
     /// Whose turn it is to be polled, when the poller runs.
     pub turns: Option<Arc<Turns>>,
+    /// Which markets are recorded.
+    pub filters: watch::Receiver<Filter>,
 }
 
 /// How the registry stands, for health and metrics.
@@ -115,13 +115,16 @@ pub struct RegistryState {
     pub refused: u64,
     /// Why the last list failed; nothing once one succeeded.
     pub last_error: Option<String>,
+    /// Whether it failed because the exchange refused the key.
+    pub refused_key: bool,
 }
 
 /// Runs until `shutdown`. Failures of REST are handled here: logged, retried, the last good registry
 /// kept.
 pub async fn run(rest: Arc<Rest>, links: Links, settings: Settings, shutdown: CancellationToken) {
+    let filter = links.filters.borrow().clone();
     let mut task = Task {
-        registry: Registry::new(settings.filter.clone(), settings.grace),
+        registry: Registry::new(filter, settings.grace),
         plan: Arc::new(Plan::empty(settings.slots)),
         cap: None,
         state: RegistryState::default(),
@@ -129,6 +132,7 @@ pub async fn run(rest: Arc<Rest>, links: Links, settings: Settings, shutdown: Ca
         current_at: Micros(0),
         publish_at: Instant::now(),
         refusal_said: false,
+        unmatched_said: String::new(),
         rest,
         links,
         settings,
@@ -161,6 +165,8 @@ struct Task {
     publish_at: Instant,
     /// A page that cannot be read is said once a list.
     refusal_said: bool,
+    /// Patterns without a market, as last said.
+    unmatched_said: String,
     rest: Arc<Rest>,
     links: Links,
     settings: Settings,
@@ -176,7 +182,7 @@ impl Task {
         let mut listed_from: Option<Instant> = None;
         let mut list: Option<List> = None;
         let mut missed = false;
-        let mut notices_open = true;
+        let (mut notices_open, mut filters_open) = (true, true);
         let mut tick = tokio::time::interval(self.settings.publish_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -187,6 +193,17 @@ impl Task {
                     }
                     Some(Notice::Missed) => missed = true,
                     None => notices_open = false,
+                },
+                changed = self.links.filters.changed(), if filters_open => match changed {
+                    Ok(()) => {
+                        let filter = self.links.filters.borrow_and_update().clone();
+                        self.registry.set_filter(filter);
+                        // What it takes besides is in no list of changes. A list that is being read
+                        // was asked for before, and may have shown it already.
+                        list = None;
+                        list_at = Some(Instant::now());
+                    }
+                    Err(_) => filters_open = false,
                 },
                 step = next_step(&mut list) => match step {
                     Step::Page(page) => self.page(page),
@@ -217,7 +234,7 @@ impl Task {
                             .map_or(now, |from| now.max(from + self.settings.reconcile_interval_min));
                         // Changes are listed of ordinary markets only.
                         match changes_at {
-                            Some(at) if !self.settings.filter.multivariate => {
+                            Some(at) if !self.multivariate() => {
                                 changes_at = Some(at.min(soon));
                             }
                             _ => list_at = Some(at.min(soon)),
@@ -236,6 +253,11 @@ impl Task {
         }
     }
 
+    /// Whether multivariate markets are recorded; fixed for the life of the process.
+    fn multivariate(&self) -> bool {
+        self.links.filters.borrow().multivariate
+    }
+
     /// Whether a lifecycle session is subscribed, so that nothing that happens from now on is missed.
     fn lifecycle_ready(&self) -> bool {
         self.links.lifecycle.iter().any(|state| state.borrow().subscribed)
@@ -250,7 +272,7 @@ impl Task {
         let (to, pages) = mpsc::channel(2);
         let learn = !self.state.loaded;
         let rest = Arc::clone(&self.rest);
-        let mve_filter = (!self.settings.filter.multivariate).then_some("exclude");
+        let mve_filter = (!self.multivariate()).then_some("exclude");
         let query = MarketsQuery { mve_filter, ..MarketsQuery::default() };
         let queries: Vec<MarketsQuery> = if is_complete {
             let of = |status| MarketsQuery { status: Some(status), ..query.clone() };
@@ -295,6 +317,7 @@ impl Task {
                 self.current_at = list.began_at;
                 self.state.change_lists += 1;
                 self.state.last_error = None;
+                self.state.refused_key = false;
                 self.settings.changes_interval
             }
             Ok(()) => {
@@ -304,12 +327,21 @@ impl Task {
                     recorded = self.registry.count(),
                     "loaded {listed} markets from REST API"
                 );
+                let unmatched = self.registry.unmatched().join(", ");
+                if !unmatched.is_empty() && unmatched != self.unmatched_said {
+                    tracing::warn!(
+                        patterns = unmatched,
+                        "no listed market is what these patterns of `markets` describe"
+                    );
+                }
+                self.unmatched_said = unmatched;
                 self.backoff.reset();
                 self.publish_at = Instant::now();
                 self.state.loaded = true;
                 self.state.lists += 1;
                 self.state.listed_at = Some(Micros::now());
                 self.state.last_error = None;
+                self.state.refused_key = false;
                 self.settings.reconcile_interval
             }
             Err(error) => {
@@ -322,6 +354,7 @@ impl Task {
                 }
                 self.state.failures += 1;
                 self.state.last_error = Some(error.to_string());
+                self.state.refused_key = error.is_auth();
                 wait
             }
         }

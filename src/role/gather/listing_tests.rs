@@ -17,6 +17,7 @@ struct Running {
     plan: watch::Receiver<Arc<Plan>>,
     state: watch::Receiver<RegistryState>,
     shutdown: CancellationToken,
+    filter: watch::Sender<Filter>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -33,6 +34,7 @@ fn start(api: &Api, settings: Settings) -> Running {
     let (orderbook, orderbook_to) = watch::channel(SessionState::default());
     let (plan_from, plan) = watch::channel(Arc::new(Plan::default()));
     let (state_from, state) = watch::channel(RegistryState::default());
+    let (filter, filters) = watch::channel(Filter::default());
     let shutdown = CancellationToken::new();
     let links = Links {
         notices: notices_to,
@@ -41,9 +43,10 @@ fn start(api: &Api, settings: Settings) -> Running {
         plan: plan_from,
         state: state_from,
         turns: None,
+        filters,
     };
     let task = tokio::spawn(run(rest, links, settings, shutdown.clone()));
-    Running { notices, lifecycle, orderbook, plan, state, shutdown, task }
+    Running { notices, lifecycle, orderbook, plan, state, filter, shutdown, task }
 }
 
 fn quick() -> Settings {
@@ -234,6 +237,23 @@ async fn a_new_market_is_planned_at_once_among_hundreds_of_thousands() {
     let after = began.elapsed();
     println!("425,000 markets planned after {loaded:?}, one more after {after:?}");
     assert!(after < Duration::from_secs(2), "{after:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn another_filter_drops_at_once_and_lists_what_it_takes_besides() {
+    let open = ["KXA-1", "KXB-1", "KXC-1"].map(market).to_vec();
+    let api = exchange(Arc::new(Mutex::new(open)), Arc::default()).await;
+    let mut running = start(&api, quick());
+    let only = |series: &[&str]| Filter {
+        series: series.iter().map(ToString::to_string).collect(),
+        ..Filter::default()
+    };
+    running.filter.send_replace(only(&["KXA", "KXB"]));
+    running.lifecycle.send_modify(|state| state.subscribed = true);
+    running.planned(&["KXA-1", "KXB-1"]).await;
+    running.filter.send_replace(only(&["KXB", "KXC"]));
+    running.planned(&["KXB-1", "KXC-1"]).await;
     running.stop().await;
 }
 

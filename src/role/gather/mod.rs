@@ -23,6 +23,7 @@ mod poll_queue;
 mod polled;
 pub mod poller;
 pub mod registry;
+pub mod reload;
 mod rows;
 mod sessions;
 mod streams;
@@ -41,6 +42,7 @@ use crate::kalshi::{Api, rest};
 use crate::log::appender::Appender;
 use crate::log::journal::{self, Journal, Position};
 use crate::model::Log;
+use crate::ops::hangup::Hangup;
 use crate::ops::health::Source;
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks::Tasks;
@@ -143,7 +145,8 @@ pub enum Multivariate {
 /// # Errors
 /// When another process holds the journal or the database, when the configuration does not fit what
 /// is there, or when something fails that a restart may heal.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
+pub async fn run(config: Config, load: reload::Load, shutdown: Shutdown) -> Result<()> {
+    let hangup = Hangup::listen().context("listen to SIGHUP")?;
     // Locked first, so that a second process on this machine ends before it asks for anything else;
     // made last, so that one that may not record leaves no journal behind.
     let claim = journal::claim(config.journal.clone())?;
@@ -173,6 +176,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let fences = fence.subscribe();
     let (end_sender, end) = watch::channel(None);
     let resync = ResyncSenders::default();
+    let resume = Arc::new(watch::Sender::new(0));
+    let (filter, filters) = watch::channel(config.markets.filter());
     let mut tasks = Tasks::new();
     let stop = drained.clone();
     let pages = Arc::new(registry);
@@ -182,15 +187,28 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         Ok(())
     });
     tasks.spawn("hold writer lock", writer::hold(config.clone(), lock, fence, drained.clone()));
+    let reload = reload::Reload {
+        load,
+        config: config.clone(),
+        hangup,
+        vitals: vitals.subscribe(),
+        filter,
+        resume: Arc::clone(&resume),
+    };
+    tasks.spawn("reload configuration", reload.run(shutdown.token()));
     tasks.spawn(
         "sessions",
         sessions::run(
-            config.clone(),
-            journal.clone(),
-            Arc::clone(&resync),
-            Arc::clone(&metrics),
-            Arc::clone(&vitals),
-            end_sender,
+            sessions::Run {
+                config: config.clone(),
+                filters,
+                resume,
+                journal: journal.clone(),
+                resync: Arc::clone(&resync),
+                metrics: Arc::clone(&metrics),
+                vitals: Arc::clone(&vitals),
+                end: end_sender,
+            },
             shutdown.token(),
         ),
     );

@@ -29,7 +29,7 @@ const CLOSED_SECS: u32 = 900;
 const CLOSES_SECS: u32 = 60;
 
 /// Which markets are recorded at all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Whether multivariate (combo) markets are recorded.
     pub multivariate: bool,
@@ -127,6 +127,33 @@ impl Registry {
     /// Markets that are recorded.
     pub fn count(&self) -> usize {
         self.markets.len()
+    }
+
+    /// Takes another filter over: what it does not take goes at once, what it takes besides is for the
+    /// next complete list to show. A market's series is told by its own ticker here; where the event's
+    /// says another, that list brings the market back.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.filter = filter;
+        let takes =
+            |ticker: &Ticker| self.filter.takes(ticker.as_str(), series_of(ticker.as_str()), false);
+        let refused: Vec<Ticker> =
+            self.markets.keys().filter(|ticker| !takes(ticker)).cloned().collect();
+        for ticker in &refused {
+            self.remove(ticker);
+        }
+    }
+
+    /// Patterns that no recorded market explains: a slip of the pen would record nothing in silence.
+    /// Those that exclude are not judged: what they describe is not recorded.
+    pub fn unmatched(&self) -> Vec<&str> {
+        let by_series = self.filter.series.iter().filter(|pattern| {
+            !self.markets.keys().any(|ticker| matches(pattern, series_of(ticker.as_str())))
+        });
+        let by_ticker =
+            self.filter.tickers.iter().filter(|pattern| {
+                !self.markets.keys().any(|ticker| matches(pattern, ticker.as_str()))
+            });
+        by_series.chain(by_ticker).map(String::as_str).collect()
     }
 
     /// Whether a market is recorded.

@@ -264,3 +264,35 @@ fn hundreds_of_thousands_of_markets_are_small_and_quick() {
     assert!(bytes < 400, "{bytes}");
     assert!(per_tick < Duration::from_millis(1), "{per_tick:?}");
 }
+
+#[test]
+fn another_filter_drops_what_it_does_not_take_and_nothing_else() {
+    let now = Instant::now();
+    let mut registry = Registry::new(Filter::default(), GRACE);
+    list(&mut registry, &["KXA-1", "KXB-1", "KXB-2"], now);
+    registry.take_changes().unwrap();
+    registry.set_filter(Filter {
+        series: vec!["KXB".to_owned(), "KXC".to_owned()],
+        exclude_tickers: vec!["*-2".to_owned()],
+        ..Filter::default()
+    });
+    let changes = registry.take_changes().unwrap();
+    assert_eq!((names(&changes.added), names(&changes.removed)), (vec![], vec!["KXA-1", "KXB-2"]));
+    list(&mut registry, &["KXA-1", "KXB-1", "KXB-2", "KXC-1"], now);
+    let changes = registry.take_changes().unwrap();
+    assert_eq!((names(&changes.added), names(&changes.removed)), (vec!["KXC-1"], vec![]));
+}
+
+#[test]
+fn a_pattern_that_describes_no_market_is_named() {
+    let now = Instant::now();
+    let filter = Filter {
+        series: vec!["KXA".to_owned(), "kxa".to_owned()],
+        tickers: vec!["KXB-*".to_owned(), "KXC".to_owned()],
+        exclude_series: vec!["KXZ".to_owned()],
+        ..Filter::default()
+    };
+    let mut registry = Registry::new(filter, GRACE);
+    list(&mut registry, &["KXA-1", "KXB-1", "KXC-1"], now);
+    assert_eq!(registry.unmatched(), ["kxa", "KXC"]);
+}

@@ -19,6 +19,7 @@ use super::health::{Silence, Vitals};
 use super::listing::{self, RegistryState};
 use super::metrics::Metrics;
 use super::plan::Plan;
+use super::registry::Filter;
 use super::{Config, Multivariate, Sessions};
 use crate::kalshi::rest::Rest;
 use crate::kalshi::session::{
@@ -50,20 +51,28 @@ impl FrameSink for JournalSink {
     }
 }
 
+/// What the sessions and the registry are given.
+pub struct Run {
+    pub config: Config,
+    /// Which markets are recorded; may change.
+    pub filters: watch::Receiver<Filter>,
+    /// Wakes sessions that wait before another attempt.
+    pub resume: Arc<watch::Sender<u64>>,
+    pub journal: Journal,
+    pub resync: ResyncSenders,
+    pub metrics: Arc<Metrics>,
+    pub vitals: Arc<watch::Sender<Vitals>>,
+    /// Is told where the journal ends.
+    pub end: watch::Sender<Option<Position>>,
+}
+
 /// Runs every session and the registry until `shutdown`, then closes the journal and says where it
 /// ends.
 ///
 /// # Errors
 /// When the REST client cannot be made from the configuration.
-pub async fn run(
-    config: Config,
-    journal: Journal,
-    resync: ResyncSenders,
-    metrics: Arc<Metrics>,
-    vitals: Arc<watch::Sender<Vitals>>,
-    end: watch::Sender<Option<Position>>,
-    shutdown: CancellationToken,
-) -> Result<()> {
+pub async fn run(given: Run, shutdown: CancellationToken) -> Result<()> {
+    let Run { config, filters, resume, journal, resync, metrics, vitals, end } = given;
     let rest = match Rest::new(&config.api, config.rest_settings()) {
         Ok(rest) => Arc::new(rest),
         Err(error) => {
@@ -77,7 +86,6 @@ pub async fn run(
     let mut running = JoinSet::new();
     let mut states = Vec::new();
     let mut books = Vec::new();
-    let resume = Arc::new(watch::Sender::new(0));
     let refusal_said = Arc::new(AtomicBool::new(false));
     let slots = slots(&config.sessions, config.markets.multivariate);
     for (slot, start_delay) in slots.iter().zip(start_delays(slots.len())) {
@@ -131,12 +139,9 @@ pub async fn run(
         plan: plan_sender,
         state: registry_state,
         turns: poller.as_ref().map(|(_, turns)| Arc::clone(turns)),
+        filters,
     };
-    let settings = listing::Settings {
-        filter: config.markets.filter(),
-        slots: books.len(),
-        ..listing::Settings::default()
-    };
+    let settings = listing::Settings { slots: books.len(), ..listing::Settings::default() };
     let beside = Beside {
         rest: Arc::clone(&rest),
         journal: journal.clone(),
@@ -246,7 +251,7 @@ async fn sum_up(
             () = shutdown.cancelled() => return,
         }
         let mut sum = HashMap::new();
-        let mut audited_since = None;
+        let (mut audited_since, mut refusal) = (None, None);
         let mut add = |name: &'static str, value: usize| *sum.entry(name).or_insert(0) += value;
         for (channel, state) in &states {
             let state = state.borrow();
@@ -259,6 +264,9 @@ async fn sum_up(
             }
             add("connects", usize::try_from(state.connects).unwrap_or_default());
             add("refused", usize::from(state.refused));
+            if state.refused && refusal.is_none() {
+                refusal.clone_from(&state.last_error);
+            }
             audited_since = match (audited_since, state.audited_since) {
                 (Some(one), Some(other)) => Some(Micros::min(one, other)),
                 (one, other) => one.or(other),
@@ -295,9 +303,12 @@ async fn sum_up(
             vitals.sessions_planned = states.len();
             vitals.sessions_connected = of("connected");
             vitals.sessions_healthy = of("healthy");
+            vitals.sessions_refused = of("refused");
+            vitals.refusal = refusal;
             vitals.markets = known.markets;
             vitals.markets_loaded = known.loaded;
             vitals.list_error = known.last_error;
+            vitals.list_refused = known.refused_key;
             vitals.unplaced = known.unplaced;
             vitals.ticker_silent = ticker_silent;
             vitals.books = of("books");

@@ -13,7 +13,7 @@ use super::Config;
 use crate::ops::exit::{HeldError, UsageError};
 use crate::pg::migrate::{Schema, check};
 use crate::pg::writer::{AcquireError, Fence, Former, WriterLock};
-use crate::pg::{Class, error};
+use crate::pg::{Class, Target, error};
 
 /// How often the lock's session is asked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +53,14 @@ pub async fn first_attempt(config: &Config) -> Result<Option<WriterLock>> {
     }
 }
 
+/// The database is another gatherer's.
+pub fn foreign(database: &Target, owner: &str, gatherer_id: &str) -> UsageError {
+    UsageError(format!(
+        "database {database} belongs to gatherer {owner:?}, not to {gatherer_id:?}: correct \
+         gatherer_id or database in the configuration"
+    ))
+}
+
 /// Takes the lock. `former` is what this process had before.
 async fn acquire(config: &Config, former: Option<Former>) -> Result<WriterLock> {
     let client = config.database.connect().await?;
@@ -62,12 +70,7 @@ async fn acquire(config: &Config, former: Option<Former>) -> Result<WriterLock> 
     let row = client.query_one("SELECT gatherer_id FROM writer", &[]).await;
     let owner: String = row.context("read whose database it is")?.try_get(0)?;
     if owner != config.gatherer_id {
-        return Err(UsageError(format!(
-            "database {} belongs to gatherer {owner:?}, not to {:?}: correct gatherer_id or \
-             database in the configuration",
-            config.database, config.gatherer_id
-        ))
-        .into());
+        return Err(foreign(&config.database, &owner, &config.gatherer_id).into());
     }
     let holder = format!("gatherer {} (process {})", config.gatherer_id, std::process::id());
     let deadline = Instant::now() + LINGER;

@@ -24,6 +24,27 @@ pub enum Kind {
     KillPostgres,
     /// A gatherer's PostgreSQL is away for the length of the outage.
     StopPostgres,
+    /// Production is stopped as by a crash, and started again after 2 to 5 s.
+    KillProduction,
+    /// Production is away for the length of the outage.
+    StopProduction,
+    /// The deduplicator ends itself as by kill -9 at a stage of a batch. Needs a build with
+    /// `--features failpoints`.
+    CrashDedup,
+    /// A database takes connections and answers nothing.
+    HangDatabase,
+    /// A database's sessions are ended again and again.
+    CutSessions,
+    /// Somebody locks the table that every batch needs.
+    LockDatabase,
+    /// Every batch takes half a second longer.
+    SlowDatabase,
+    /// A database is read only.
+    ReadOnly,
+    /// A database has room for one session only.
+    FewConnections,
+    /// A database does not know our password.
+    WrongPassword,
     /// A gatherer is stopped, its database dropped and made anew, and it starts again.
     WipeGatherer,
     /// Nothing is written to a gatherer for some seconds; then all of it comes.
@@ -56,6 +77,8 @@ pub enum Kind {
     Churn,
     /// Frames that make no sense.
     Garbage,
+    /// Frames that end in their middle, have a broken head, or announce 65 MiB.
+    Mangle,
     /// Thousands of pings.
     PingFlood,
     /// Fifty times the rate for a moment.
@@ -70,7 +93,7 @@ const NEVER: [Kind; 1] = [Kind::YesPrice];
 const GENERATED: [Kind; 2] = [Kind::Churn, Kind::Burst];
 
 impl Kind {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 37] = [
         Self::Cut,
         Self::KillGatherer,
         Self::RestartGatherer,
@@ -78,6 +101,16 @@ impl Kind {
         Self::KillDedup,
         Self::KillPostgres,
         Self::StopPostgres,
+        Self::KillProduction,
+        Self::StopProduction,
+        Self::CrashDedup,
+        Self::HangDatabase,
+        Self::CutSessions,
+        Self::LockDatabase,
+        Self::SlowDatabase,
+        Self::ReadOnly,
+        Self::FewConnections,
+        Self::WrongPassword,
         Self::WipeGatherer,
         Self::Stall,
         Self::HalfOpen,
@@ -94,6 +127,7 @@ impl Kind {
         Self::Maintenance,
         Self::Churn,
         Self::Garbage,
+        Self::Mangle,
         Self::PingFlood,
         Self::Burst,
         Self::YesPrice,
@@ -103,11 +137,30 @@ impl Kind {
     pub fn fitting(gatherers: usize, is_replay: bool) -> Vec<Self> {
         let fits = |kind: &Self| {
             !NEVER.contains(kind)
-                && (cfg!(feature = "failpoints") || *kind != Self::CrashGatherer)
+                && kind.is_built_in()
                 && (gatherers > 1 || !kind.blinds())
                 && !(is_replay && kind.needs_generated())
         };
         Self::ALL.into_iter().filter(fits).collect()
+    }
+
+    /// Whether this program can do it: crashes need one with crash points.
+    pub const fn is_built_in(self) -> bool {
+        cfg!(feature = "failpoints") || !matches!(self, Self::CrashGatherer | Self::CrashDedup)
+    }
+
+    /// Whether it befalls a database that stays up: each gatherer's in turn, and production.
+    pub const fn is_of_database(self) -> bool {
+        matches!(
+            self,
+            Self::HangDatabase
+                | Self::CutSessions
+                | Self::LockDatabase
+                | Self::SlowDatabase
+                | Self::ReadOnly
+                | Self::FewConnections
+                | Self::WrongPassword
+        )
     }
 
     /// Whether it changes the pace of a generated flow.
@@ -125,6 +178,16 @@ impl Kind {
             Self::KillDedup => "kill-dedup",
             Self::KillPostgres => "kill-postgres",
             Self::StopPostgres => "stop-postgres",
+            Self::KillProduction => "kill-production",
+            Self::StopProduction => "stop-production",
+            Self::CrashDedup => "crash-dedup",
+            Self::HangDatabase => "hang-database",
+            Self::CutSessions => "cut-sessions",
+            Self::LockDatabase => "lock-database",
+            Self::SlowDatabase => "slow-database",
+            Self::ReadOnly => "read-only",
+            Self::FewConnections => "few-connections",
+            Self::WrongPassword => "wrong-password",
             Self::WipeGatherer => "wipe-gatherer",
             Self::Stall => "stall",
             Self::HalfOpen => "half-open",
@@ -141,6 +204,7 @@ impl Kind {
             Self::Maintenance => "maintenance",
             Self::Churn => "churn",
             Self::Garbage => "garbage",
+            Self::Mangle => "mangle",
             Self::PingFlood => "ping-flood",
             Self::Burst => "burst",
             Self::YesPrice => "yes-price",
@@ -161,6 +225,20 @@ impl Kind {
                 "A gatherer's PostgreSQL crashes and comes back after some seconds"
             }
             Self::StopPostgres => "A gatherer's PostgreSQL is away for the length of the outage",
+            Self::KillProduction => "Production crashes and comes back after some seconds",
+            Self::StopProduction => "Production is away for the length of the outage",
+            Self::CrashDedup => {
+                "The deduplicator dies before and after it reads, writes or commits (build with failpoints)"
+            }
+            Self::HangDatabase => {
+                "A database takes connections and answers nothing for some seconds"
+            }
+            Self::CutSessions => "A database's sessions are ended again and again for some seconds",
+            Self::LockDatabase => "A table that every batch needs is locked for some seconds",
+            Self::SlowDatabase => "Every batch into a database takes half a second longer",
+            Self::ReadOnly => "A database is read only for some seconds, its sessions for longer",
+            Self::FewConnections => "A database has room for one session for some seconds",
+            Self::WrongPassword => "A database refuses our password for some seconds",
             Self::WipeGatherer => {
                 "A gatherer's database is dropped and made anew; its journal stays"
             }
@@ -179,6 +257,7 @@ impl Kind {
             Self::Maintenance => "The exchange closes, throws everybody out, and opens again",
             Self::Churn => "A thousand markets a minute are born and end",
             Self::Garbage => "A gatherer is sent frames that make no sense",
+            Self::Mangle => "A gatherer's sockets bring torn, broken and enormous frames",
             Self::PingFlood => "A gatherer is sent thousands of pings",
             Self::Burst => "Fifty times the rate for a moment",
             Self::YesPrice => {
@@ -194,6 +273,16 @@ impl Kind {
             Self::KillDedup
                 | Self::KillPostgres
                 | Self::StopPostgres
+                | Self::KillProduction
+                | Self::StopProduction
+                | Self::CrashDedup
+                | Self::HangDatabase
+                | Self::CutSessions
+                | Self::LockDatabase
+                | Self::SlowDatabase
+                | Self::ReadOnly
+                | Self::FewConnections
+                | Self::WrongPassword
                 | Self::Repeat
                 | Self::Maintenance
                 | Self::Churn
@@ -204,21 +293,34 @@ impl Kind {
 
     /// Whether it befalls everything rather than one gatherer.
     const fn is_everywhere(self) -> bool {
-        matches!(self, Self::KillDedup | Self::Maintenance | Self::Churn | Self::Burst)
+        matches!(
+            self,
+            Self::KillDedup
+                | Self::KillProduction
+                | Self::StopProduction
+                | Self::CrashDedup
+                | Self::Maintenance
+                | Self::Churn
+                | Self::Burst
+        )
     }
 
     /// Whether processes or databases go rather than something at the exchange.
     pub const fn is_local(self) -> bool {
-        matches!(
-            self,
-            Self::KillGatherer
-                | Self::RestartGatherer
-                | Self::CrashGatherer
-                | Self::KillDedup
-                | Self::KillPostgres
-                | Self::StopPostgres
-                | Self::WipeGatherer
-        )
+        self.is_of_database()
+            || matches!(
+                self,
+                Self::KillGatherer
+                    | Self::RestartGatherer
+                    | Self::CrashGatherer
+                    | Self::KillDedup
+                    | Self::KillPostgres
+                    | Self::StopPostgres
+                    | Self::KillProduction
+                    | Self::StopProduction
+                    | Self::CrashDedup
+                    | Self::WipeGatherer
+            )
     }
 }
 
@@ -281,7 +383,9 @@ pub fn schedule(kinds: &[Kind], run: Run, seed: u64) -> Vec<Event> {
         let mut rng = Rng::with_seed(seed ^ fold_name(kind.name()));
         match kind {
             Kind::Cut => cuts(run, &mut events),
-            Kind::StopPostgres => once(kind, run, (0.05, 0.15), run.outage, &mut rng, &mut events),
+            Kind::StopPostgres | Kind::StopProduction => {
+                once(kind, run, (0.05, 0.15), run.outage, &mut rng, &mut events)
+            }
             // Late enough that there is something to lose.
             Kind::WipeGatherer => {
                 once(kind, run, (0.4, 0.6), Duration::ZERO, &mut rng, &mut events)
@@ -321,12 +425,13 @@ fn once(
 
 fn kills(kind: Kind, run: Run, rng: &mut Rng, events: &mut Vec<Event>) {
     // A slot for each, so that they spread over the run and every gatherer has its turn.
-    let (each, most) = if kind.is_local() {
+    let (each, most) = if kind.is_local() && !kind.is_of_database() {
         (SECONDS_PER_KILL, KILLS_MAX)
     } else {
         (SECONDS_PER_TROUBLE, TROUBLES_MAX)
     };
-    let mut slots = 1;
+    // Databases: a gatherer's and production's in turn.
+    let mut slots = if kind.is_of_database() { 2 } else { 1 };
     while slots < most && run.length.as_secs_f64() >= f64::from(slots + 1) * each {
         slots += 1;
     }
@@ -336,7 +441,9 @@ fn kills(kind: Kind, run: Run, rng: &mut Rng, events: &mut Vec<Event>) {
     for ((slot_at, turn), nth) in (0..slots).zip(first..).zip(rng.usize(0..100)..) {
         let at = slot * slot_at + slot.mul_f64(0.15 + 0.6 * rng.f64());
         let lasts = Duration::from_millis(rng.u64(2000..=5000));
-        let gatherer = (!kind.is_everywhere()).then_some(turn % run.gatherers.max(1));
+        let is_production = kind.is_of_database() && slot_at % 2 == 1;
+        let is_everywhere = kind.is_everywhere() || is_production;
+        let gatherer = (!is_everywhere).then_some(turn % run.gatherers.max(1));
         events.push(Event { at, kind, gatherer, lasts, nth });
     }
 }
@@ -390,6 +497,15 @@ mod tests {
             schedule(&[Kind::KillPostgres], Run { length: Duration::from_secs(5), ..RUN }, 3).len(),
             1
         );
+    }
+
+    #[test]
+    fn faults_of_databases_befall_a_gatherers_and_productions() {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.is_of_database()) {
+            let events = schedule(&[kind], RUN, 5);
+            assert_eq!(events.len(), 2);
+            assert_eq!(events.iter().filter(|event| event.gatherer.is_none()).count(), 1);
+        }
     }
 
     #[test]

@@ -275,6 +275,35 @@ impl Cluster {
         client.batch_execute(&sql).await.map_err(hide_statement)
     }
 
+    /// Gives [`OWNER`] its password again.
+    ///
+    /// # Errors
+    /// When the server refuses or is away.
+    pub async fn restore_password(&self) -> Result<()> {
+        let client = self.connect_to(SUPERUSER).await?;
+        let sql = format!("ALTER ROLE {OWNER} PASSWORD '{}'", self.password);
+        client.batch_execute(&sql).await.map_err(hide_statement)
+    }
+
+    /// Signals every process of the server: stopped, it takes connections and answers nothing.
+    pub async fn signal_all(&self, signal: Signal) {
+        let process = self.process.lock().await;
+        let Some(postmaster) = process.as_ref().and_then(Child::id) else { return };
+        let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let send = |id: &str| {
+            if let Some(pid) = id.parse().ok().and_then(Pid::from_raw)
+                && let Err(error) = kill_process(pid, signal)
+            {
+                // It may have ended by itself.
+                tracing::debug!(%error, id, "signal a server process");
+            }
+        };
+        // The postmaster first when it stops, so that no child is born meanwhile.
+        send(&postmaster.to_string());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        children.split_whitespace().for_each(send);
+    }
+
     async fn create_database(&self) -> Result<()> {
         let client = self.connect_to(SUPERUSER).await?;
         let sql = format!("CREATE DATABASE {} OWNER {OWNER}", self.database);

@@ -9,6 +9,7 @@ mod chaos;
 mod children;
 mod cluster;
 mod configs;
+mod database_faults;
 mod display;
 mod exchange;
 mod expected;

@@ -111,6 +111,10 @@ impl Options {
                 self.chaos.len() == usable(&self.chaos, !self.replay.is_empty()),
                 "--chaos churn and burst do not go with --replay",
             ),
+            (
+                self.chaos.iter().all(|kind| kind.is_built_in()),
+                "--chaos crash-gatherer and crash-dedup need a build with --features failpoints",
+            ),
         ];
         if let Some((_, text)) = checks.into_iter().find(|(holds, _)| !holds) {
             return Err(UsageError(text.to_owned()));

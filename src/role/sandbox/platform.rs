@@ -218,6 +218,7 @@ impl<'a> Platform<'a> {
             Arc::clone(&self.exchange),
             self.targets(),
             Arc::clone(&self.deduplicator),
+            Arc::clone(&self.production),
             self.views.clone(),
             Arc::clone(self.screen),
         ));

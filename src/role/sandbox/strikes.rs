@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::chaos::{Event, Kind};
 use super::children::{Role, Spec};
 use super::cluster::{Cluster, Stop};
+use super::database_faults;
 use super::display::Screen;
 use super::exchange::Exchange;
 use super::observe::View;
@@ -45,9 +46,18 @@ const CRASH_POINTS: [(&str, usize); 5] = [
 /// How long a gatherer may take to get there.
 const CRASH_WITHIN: Duration = Duration::from_secs(20);
 
+/// The same of the deduplicator.
+const DEDUP_CRASH_POINTS: [(&str, usize); 5] = [
+    ("dedup-before-read", 30),
+    ("dedup-after-read", 30),
+    ("dedup-within-insert", 8),
+    ("dedup-before-commit", 10),
+    ("dedup-after-commit", 10),
+];
+
 /// Where the `nth` crash happens, as the crate `fail` reads it.
-fn crash_point(nth: usize) -> String {
-    let place = CRASH_POINTS.get(nth % CRASH_POINTS.len());
+fn crash_point(points: &[(&str, usize)], nth: usize) -> String {
+    let place = points.get(nth.checked_rem(points.len()).unwrap_or_default());
     let (name, passes) = place.copied().unwrap_or(("journal-before-write", 1));
     // Another distance each time: not always the first batch after a start.
     format!("{name}={}*off->return", passes + nth * 7 % 50)
@@ -97,8 +107,10 @@ pub struct Strikes {
     pub exchange: Arc<Exchange>,
     pub gatherers: Vec<Target>,
     pub deduplicator: Arc<Role>,
+    pub production: Arc<Cluster>,
     pub views: watch::Receiver<View>,
     pub screen: Arc<Screen>,
+    production_busy: AsyncMutex<()>,
     sight: Mutex<Vec<Sight>>,
     done: Mutex<Vec<Struck>>,
 }
@@ -108,6 +120,7 @@ impl Strikes {
         exchange: Arc<Exchange>,
         gatherers: Vec<Target>,
         deduplicator: Arc<Role>,
+        production: Arc<Cluster>,
         views: watch::Receiver<View>,
         screen: Arc<Screen>,
     ) -> Self {
@@ -116,8 +129,10 @@ impl Strikes {
             exchange,
             gatherers,
             deduplicator,
+            production,
             views,
             screen,
+            production_busy: AsyncMutex::new(()),
             sight: Mutex::new(sight),
             done: Mutex::default(),
         }
@@ -171,12 +186,7 @@ impl Strikes {
             }
             Kind::CrashGatherer => {
                 target.role.kill().await;
-                let place = crash_point(event.nth);
-                if !target.role.start_to_crash(&place, CRASH_WITHIN).await? {
-                    self.screen.note(&format!("{name} did not reach {place}: it is killed"));
-                    target.role.kill().await;
-                }
-                target.role.start().await?;
+                self.crash(&target.role, &crash_point(&CRASH_POINTS, event.nth)).await?;
             }
             Kind::WipeGatherer => {
                 target.role.stop().await?;
@@ -196,6 +206,9 @@ impl Strikes {
                 drop(turn);
                 caught_up = Some((returned, self.catch_up(index, returned).await));
             }
+            kind if kind.is_of_database() => {
+                database_faults::strike(kind, &target.cluster, self.pass(lasts)).await?;
+            }
             _ => self.upset(index, &event, lasts).await,
         }
         if event.kind.blinds() {
@@ -207,12 +220,18 @@ impl Strikes {
 
     /// Strikes what all gatherers share.
     async fn strike_all(&self, event: Event, started: Instant) -> Result<()> {
-        let began = Instant::now();
-        let name =
-            if event.kind == Kind::KillDedup { self.deduplicator.name() } else { "exchange" };
-        if event.kind != Kind::KillDedup && self.exchange.is_finished() {
+        let name = match event.kind {
+            Kind::KillDedup | Kind::CrashDedup => self.deduplicator.name(),
+            kind if kind.is_local() => &self.production.name,
+            _ => "exchange",
+        };
+        // What befalls production and the deduplicator follows each other.
+        let turn =
+            if event.kind.is_local() { Some(self.production_busy.lock().await) } else { None };
+        if !event.kind.is_local() && self.exchange.is_finished() {
             return Ok(());
         }
+        let began = Instant::now();
         self.tell(event.kind, name);
         match event.kind {
             Kind::Maintenance => self.exchange.maintain(NOTICE, event.lasts).await,
@@ -224,14 +243,39 @@ impl Strikes {
                 self.exchange.burst(BURST, BURST_LASTS);
                 self.pass(BURST_LASTS).await;
             }
+            Kind::KillProduction | Kind::StopProduction => {
+                let is_crash = event.kind == Kind::KillProduction;
+                let how = if is_crash { Stop::Immediate } else { Stop::Fast };
+                self.production.stop(how).await;
+                sleep(event.lasts).await;
+                self.production.start().await?;
+            }
+            Kind::CrashDedup => {
+                let place = crash_point(&DEDUP_CRASH_POINTS, event.nth);
+                self.crash(&self.deduplicator, &place).await?;
+            }
+            kind if kind.is_of_database() => {
+                database_faults::strike(kind, &self.production, self.pass(event.lasts)).await?;
+            }
             _ => {
                 self.deduplicator.kill().await;
                 sleep(event.lasts).await;
                 self.deduplicator.start().await?;
             }
         }
+        drop(turn);
         self.note(event.kind, name, started, began, None);
         Ok(())
+    }
+
+    /// Has a process end itself at a place in its code, and starts it again.
+    async fn crash(&self, role: &Role, place: &str) -> Result<()> {
+        role.kill().await;
+        if !role.start_to_crash(place, CRASH_WITHIN).await? {
+            self.screen.note(&format!("{} did not reach {place}: it is killed", role.name()));
+            role.kill().await;
+        }
+        role.start().await
     }
 
     /// Waits, but not beyond the end of the flow.

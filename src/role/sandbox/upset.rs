@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::chaos::{Event, Kind};
-use super::exchange::{Lasting, RestFault, RestRule, Trouble};
+use super::exchange::{Lasting, Mangled, RestFault, RestRule, Trouble};
 use crate::model::Channel;
 
 /// Frames left out or repeated, at most.
@@ -16,6 +16,7 @@ const PINGS: u32 = 2_000;
 const CODES: [u8; 4] = [18, 1, 27, 19];
 const STATUSES: [u16; 5] = [429, 503, 401, 500, 403];
 const CLOSES: [u16; 6] = [1012, 4000, 1013, 1001, 4003, 4999];
+const MANGLED: [Mangled; 3] = [Mangled::Torn, Mangled::Flipped, Mangled::Oversize];
 /// Items by which pages shift.
 const ITEMS: usize = 7;
 /// How much longer REST goes wrong than the rest of it.
@@ -74,6 +75,7 @@ pub fn troubles(event: &Event, lasts: Duration) -> Vec<Trouble> {
             Trouble::Terminate(books, 10),
             Trouble::Garbage(Channel::Ticker),
         ],
+        Kind::Mangle => variant(&MANGLED, nth).into_iter().map(Trouble::Mangle).collect(),
         Kind::PingFlood => vec![Trouble::PingFlood(PINGS)],
         Kind::YesPrice => vec![Trouble::IgnoreYesPrice(true), Trouble::Terminate(books, 10)],
         Kind::KillGatherer
@@ -82,6 +84,16 @@ pub fn troubles(event: &Event, lasts: Duration) -> Vec<Trouble> {
         | Kind::KillDedup
         | Kind::KillPostgres
         | Kind::StopPostgres
+        | Kind::KillProduction
+        | Kind::StopProduction
+        | Kind::CrashDedup
+        | Kind::HangDatabase
+        | Kind::CutSessions
+        | Kind::LockDatabase
+        | Kind::SlowDatabase
+        | Kind::ReadOnly
+        | Kind::FewConnections
+        | Kind::WrongPassword
         | Kind::WipeGatherer
         | Kind::Maintenance
         | Kind::Churn

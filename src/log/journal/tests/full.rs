@@ -1,40 +1,13 @@
 //! No room: the budget, and a disk that is really full.
 
-use std::process::Command;
-
 use super::*;
+use crate::ops::small_disk::SmallDisk;
 
-/// A small file system of its own, unmounted at the end.
-struct SmallDisk {
-    dir: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// Mounting needs root, as the machines of continuous integration give it.
-    fn mount(mib: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "journal-test"])
-            .arg(dir.path())
-            .status()
-            .expect("run mount");
-        assert!(status.success(), "a small disk cannot be mounted: this test has to run as root");
-        Self { dir }
-    }
-
-    fn config(&self) -> Config {
-        Config {
-            dir: self.dir.path().join("journal"),
-            max_age: Duration::from_secs(3600),
-            max_bytes: 1 << 40,
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg("-l").arg(self.dir.path()).status();
-        assert!(status.is_ok_and(|status| status.success()), "unmount {:?}", self.dir.path());
+fn config_on(disk: &SmallDisk) -> Config {
+    Config {
+        dir: disk.path().join("journal"),
+        max_age: Duration::from_secs(3600),
+        max_bytes: 1 << 40,
     }
 }
 
@@ -126,7 +99,7 @@ async fn at_the_cap_recording_pauses_until_the_logs_have_passed() {
 async fn a_full_disk_pauses_recording_and_loses_nothing() {
     let disk = SmallDisk::mount(8);
     for segment_bytes in [1 << 20, SEGMENT_BYTES] {
-        let config = disk.config();
+        let config = config_on(&disk);
         let (journal, _) =
             claim(config.clone()).unwrap().open_with(segment_bytes, Duration::ZERO).unwrap();
         // 60 MB through 8 MB: the disk, a full buffer and as much in hand are 40.
@@ -161,12 +134,12 @@ async fn a_full_disk_pauses_recording_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_begins_on_a_full_disk_and_records_once_there_is_room() {
     let disk = SmallDisk::mount(8);
-    let config = disk.config();
+    let config = config_on(&disk);
     let (journal, _) = claim(config.clone()).unwrap().open_with(1 << 20, Duration::ZERO).unwrap();
     append(&journal, b"before").await;
     journal.close().await;
     drop(journal);
-    let ballast = disk.dir.path().join("ballast");
+    let ballast = disk.path().join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while file.write_all(&[7; 4096]).is_ok() {}
     drop(file);
@@ -187,7 +160,7 @@ async fn a_process_begins_on_a_full_disk_and_records_once_there_is_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_on_a_full_disk_ends_and_says_what_is_lost() {
     let disk = SmallDisk::mount(8);
-    let (journal, _) = claim(disk.config()).unwrap().open_with(1 << 20, Duration::ZERO).unwrap();
+    let (journal, _) = claim(config_on(&disk)).unwrap().open_with(1 << 20, Duration::ZERO).unwrap();
     let task = append_many(&journal, 6000);
     until_stuck(&journal).await;
     task.abort();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::super::{Config, GathererTarget, run};
+use super::super::{Config, GathererTarget, Retention, run};
 use crate::ops;
 use crate::ops::shutdown::Shutdown;
 use crate::pg::Target;
@@ -69,6 +69,7 @@ impl Rig {
                 .collect(),
             production: self.production.clone(),
             markets: None,
+            retention: Retention::default(),
             server: ops::http::Config { health: any, metrics: any },
         }
     }

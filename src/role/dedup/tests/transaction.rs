@@ -22,14 +22,14 @@ use crate::pg::{Class, Target, error};
 const LOG: Uuid = Uuid::nil();
 
 /// Holds the lock and one session, as the role does.
-struct Writer {
-    target: Target,
-    lock: Option<WriterLock>,
-    session: Session,
+pub struct Writer {
+    pub target: Target,
+    pub lock: Option<WriterLock>,
+    pub session: Session,
 }
 
 impl Writer {
-    async fn open(target: Target, table: &'static Table) -> Self {
+    pub async fn open(target: Target, table: &'static Table) -> Self {
         let client = target.connect().await.unwrap();
         let sql = "INSERT INTO gatherers (name) VALUES ('a'), ('b') ON CONFLICT DO NOTHING";
         client.batch_execute(sql).await.unwrap();
@@ -43,13 +43,13 @@ impl Writer {
         Self { target, lock: Some(lock), session }
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         self.target.connect().await.unwrap()
     }
 }
 
 /// A batch of what is not remembered.
-fn batch(table: &Table, recent: &Recent, spans: Vec<Span>) -> Batch {
+pub fn batch(table: &Table, recent: &Recent, spans: Vec<Span>) -> Batch {
     let mut batch = Batch::new(2);
     for span in spans {
         batch.absorb(table, recent, None, span);
@@ -57,7 +57,7 @@ fn batch(table: &Table, recent: &Recent, spans: Vec<Span>) -> Batch {
     batch
 }
 
-fn delta(n: i64) -> TestDelta {
+pub fn delta(n: i64) -> TestDelta {
     TestDelta {
         received_at: 2_000_000 + n,
         exchange_ts: 1_000_000 + n,
@@ -67,12 +67,12 @@ fn delta(n: i64) -> TestDelta {
     }
 }
 
-fn deltas(range: std::ops::Range<i64>) -> Vec<TestDelta> {
+pub fn deltas(range: std::ops::Range<i64>) -> Vec<TestDelta> {
     range.map(delta).collect()
 }
 
 /// Never proves anything: every row takes the stage.
-fn proves_nothing() -> Recent {
+pub fn proves_nothing() -> Recent {
     Recent::new(i64::MAX, 1000)
 }
 
@@ -146,7 +146,7 @@ async fn late_rows_take_the_stage_and_new_ones_do_not() {
     assert_dense(&writer.client().await, "orderbook_deltas").await;
 }
 
-async fn reopen(target: Target) -> Writer {
+pub async fn reopen(target: Target) -> Writer {
     // The server may take a moment to notice that the session with the lock is gone.
     let lock = loop {
         if let Ok(lock) = WriterLock::acquire(&target, "test").await {

@@ -84,7 +84,8 @@ impl Interpreter {
         self.counts.two_sided += 1;
         self.counts.crossed += u64::from(book.is_crossed());
         let (crossed, books) = (self.counts.crossed, self.counts.two_sided);
-        if books >= CROSSED_SAMPLE && crossed * 2 > books && self.complaints.first("crossed") {
+        let most = books >= CROSSED_SAMPLE && crossed * 2 > books;
+        if self.covering && most && self.complaints.first("crossed") {
             error!(
                 crossed,
                 books,
@@ -106,7 +107,9 @@ impl Interpreter {
     ) {
         self.counts.integrity_failures += 1;
         let Place { session, sid, seq } = place;
-        if let Some(suppressed) = self.integrity_lines.say(at) {
+        if self.covering
+            && let Some(suppressed) = self.integrity_lines.say(at)
+        {
             error!(
                 market = %ticker,
                 session,
@@ -140,7 +143,7 @@ impl Interpreter {
         let ticker = state.ticker.clone();
         // Resting orders are not removed by changes when a market closes: the exchange sends an
         // empty book that nobody asked for.
-        let closing = book.is_empty() && !is_reply;
+        let closing = book.is_empty() && !is_reply && state.book.is_some();
         let differs = state.book.as_ref().filter(|_| !closing).map(|replayed| *replayed != book);
         if let Some(differs) = differs {
             self.counts.audits += 1;
@@ -171,6 +174,6 @@ impl Interpreter {
         let estimate = Offset::of_market(of_market, *offset).map(|offset| offset.at(at));
         // Those that left without a change are not remembered: a quiet market is audited for days.
         state.waiting.retain(|ticket| anchors.waits(*ticket));
-        state.waiting.push(anchors.hold(row, position, state.last_change, estimate));
+        state.waiting.push(anchors.hold(row, position, state.last_change, estimate, closing));
     }
 }

@@ -56,7 +56,7 @@ impl Interpreter {
                 place: Place { session: record.session, sid: 0, seq },
             };
             // Rows leave in journal order, so it queues behind the snapshots that wait.
-            let ticket = self.anchors.hold(row, position, None, None);
+            let ticket = self.anchors.hold(row, position, None, None, false);
             self.anchors.give_up(ticket);
         }
     }

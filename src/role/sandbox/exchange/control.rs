@@ -23,6 +23,7 @@
 //! | `POST early?key&n` | the next subscriptions get data before `subscribed` |
 //! | `POST yes-price?key&ignore=true\|false` | new subscriptions get no-leg prices whatever they ask |
 //! | `POST garbage?key&channel` | unknown type, cut-off JSON, no text, wrong types, a sid that is over |
+//! | `POST mangle?key&how=torn\|flipped\|oversize` | a frame that ends in its middle, has a broken head, or announces 65 MiB |
 //! | `POST inject` (NDJSON) | raw frames, see [`Injection`] |
 //! | `POST pings?key&n` | a flood of pings |
 //! | `POST rest?fault&n\|ms[&key][&path]` | calls go wrong: `fault` is `status` (`&status`), `slow` (`&delay_ms`), `repeat-cursor`, `empty-page`, `shift-back` or `shift-on` (`&items`); `clear` ends all |
@@ -52,7 +53,7 @@ use super::inject::Injection;
 use super::ledger::{Ledger, LedgerDelta};
 use super::rest_faults::{Lasting, RestFault, RestRule};
 use super::server::{Body, not_found, reply_json};
-use super::troubles::Trouble;
+use super::troubles::{Mangled, Trouble};
 use super::venue::Burst;
 use crate::model::{Channel, Micros};
 
@@ -79,6 +80,10 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let query = request.uri().query().unwrap_or("").to_owned();
     let query = Arguments(&query);
+    if let Some(unknown) = query.unknown() {
+        let text = format!("no argument {unknown:?}: one of {}", ARGUMENTS.join(", "));
+        return reply_json(StatusCode::BAD_REQUEST, &json!({"error": text}));
+    }
     let result = match (request.method(), path) {
         (&Method::GET, "status") => Ok(status(hub)),
         (&Method::GET, "ledger/deltas") => return deltas(Arc::clone(&hub.ledger)),
@@ -110,6 +115,34 @@ pub(super) async fn answer(
     }
 }
 
+/// All that a command may be given.
+const ARGUMENTS: [&str; 24] = [
+    "active",
+    "changes",
+    "channel",
+    "code",
+    "commands",
+    "delay_ms",
+    "factor",
+    "fault",
+    "how",
+    "ignore",
+    "in_ms",
+    "items",
+    "key",
+    "known",
+    "markets",
+    "ms",
+    "n",
+    "outbox_bytes",
+    "path",
+    "per_minute",
+    "rate",
+    "read_tokens",
+    "status",
+    "what",
+];
+
 /// The arguments of a command: names, numbers and words, so nothing is encoded.
 struct Arguments<'a>(&'a str);
 
@@ -117,6 +150,13 @@ impl Arguments<'_> {
     fn text(&self, name: &str) -> Option<&str> {
         let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// The first argument that no command knows: a slip of the pen must not pass for a success.
+    fn unknown(&self) -> Option<&str> {
+        let names = self.0.split('&').filter(|pair| !pair.is_empty());
+        let mut names = names.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+        names.find(|name| !ARGUMENTS.contains(name))
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Bad> {
@@ -221,6 +261,12 @@ fn trouble(name: &str, query: &Arguments<'_>) -> Result<Option<Trouble>, Bad> {
         "early" => Trouble::EarlyData(query.needed("n")?),
         "yes-price" => Trouble::IgnoreYesPrice(flag("ignore")?),
         "garbage" => Trouble::Garbage(query.channel()?),
+        "mangle" => Trouble::Mangle(match query.text("how") {
+            None | Some("torn") => Mangled::Torn,
+            Some("flipped") => Mangled::Flipped,
+            Some("oversize") => Mangled::Oversize,
+            Some(other) => return Err(Bad(format!("cannot mangle {other:?}"))),
+        }),
         "pings" => match query.needed("n")? {
             pings @ 0..=PINGS_MAX => Trouble::PingFlood(pings),
             _ => return Err(Bad(format!("n is more than {PINGS_MAX}"))),
@@ -247,7 +293,8 @@ fn rest(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
         Some("empty-page") => RestFault::EmptyPage,
         Some("shift-back") => RestFault::ShiftBack(query.needed("items")?),
         Some("shift-on") => RestFault::ShiftOn(query.needed("items")?),
-        other => return Err(Bad(format!("no fault {other:?}"))),
+        Some(other) => return Err(Bad(format!("no fault {other:?}"))),
+        None => return Err(missing("fault")),
     };
     let lasting = match query.number("n")? {
         Some(calls) => Lasting::Calls(calls),

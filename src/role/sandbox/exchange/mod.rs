@@ -54,7 +54,7 @@ pub use edits::ListedMarket;
 pub use ledger::{Counts, Ledger, LedgerDelta, PlaceKind};
 pub use rest_faults::{Lasting, RestFault, RestRule};
 pub use standalone::run_standalone;
-pub use troubles::Trouble;
+pub use troubles::{Mangled, Trouble};
 
 use auth::Account;
 use capture::Capture;

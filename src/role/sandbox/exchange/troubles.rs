@@ -50,6 +50,34 @@ pub enum Trouble {
     Garbage(Channel),
     /// So many pings at once on every socket.
     PingFlood(u32),
+    /// Every socket gets a frame that no client can take, and nothing after it.
+    Mangle(Mangled),
+}
+
+/// How a frame is mangled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mangled {
+    /// The connection ends in the middle of it.
+    Torn,
+    /// Bits of its head are flipped.
+    Flipped,
+    /// It announces more bytes than any client takes: 65 MiB.
+    Oversize,
+}
+
+impl Mangled {
+    /// The bytes on the wire (RFC 6455, section 5.2).
+    fn bytes(self) -> Vec<u8> {
+        let text = br#"{"type":"orderbook_delta","sid":1,"seq":2,"msg":{"market_ticker":"KX"#;
+        let head: &[u8] = match self {
+            // A text frame of 300 bytes, of which these are the first.
+            Self::Torn => &[0x81, 126, 1, 44],
+            // Reserved bits that no extension of ours gives a meaning.
+            Self::Flipped => &[0xf1, 126, 1, 44],
+            Self::Oversize => &[0x81, 127, 0, 0, 0, 0, 0x04, 0x10, 0, 0],
+        };
+        [head, text].concat()
+    }
 }
 
 /// Misbehaviour that waits for its occasion, by account and, where it has one, channel.
@@ -197,6 +225,14 @@ impl Venue {
                 })
             }
             Trouble::Garbage(channel) => self.send_garbage(id, channel),
+            Trouble::Mangle(how) => self.connection(id).is_some_and(|c| {
+                c.silence();
+                c.outbox.push_encoded(&how.bytes());
+                if how == Mangled::Torn {
+                    c.outbox.close();
+                }
+                true
+            }),
             Trouble::PingFlood(pings) => {
                 for _ in 0..pings {
                     self.send(id, Opcode::Ping, &[b"heartbeat"]);
