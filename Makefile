@@ -4,6 +4,7 @@
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches
 #   make check                                           formatting, lints, tests, docs, dependencies
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
+#   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
 #   make bench-dedup                                     three gatherers into production beside COPY
 #   make bench-latency                                   exchange to production at 5,000 changes/s
@@ -12,7 +13,7 @@
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check build bench-gather bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
+.PHONY: sandbox test check build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -30,7 +31,7 @@ build:
 	@.ci/install
 	cargo build --release --locked
 
-bench-gather bench-scale bench-dedup bench-latency:
+bench-gather bench-markets bench-scale bench-dedup bench-latency:
 	@.ci/install
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 

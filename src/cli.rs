@@ -218,6 +218,7 @@ channel = orderbook_delta by default):
   POST rest?fault=status&status|slow&delay_ms|repeat-cursor|empty-page|shift-back&items|
        shift-on&items|clear, with n or ms, and key or path where only some calls are meant
   POST maintenance?ms&in_ms  trading?active=true|false  limits?markets&commands&outbox_bytes&read_tokens
+  POST market?ticker&listed=true|false&touched=true|false (fields in the body)  cutoff?settled_ts
   POST churn?per_minute&ms  burst?rate|factor&ms  blast?changes
 
 Examples:

@@ -1,11 +1,10 @@
 //! `deduplicator.yaml`.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::read::Section;
-use super::secret::{PASSWORD, PRIVATE_KEY};
-use super::{database, shared, units};
+use super::secret::PASSWORD;
+use super::{database, market_sync, shared, units};
 use crate::ops::telemetry;
 use crate::role::dedup::{Config, GathererTarget, Retention};
 
@@ -14,7 +13,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let application_name = format!("kalshi {}", id.as_deref().unwrap_or_default());
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
-    api(root.section("api"), root.has("api"));
+    let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
     archive(root.section("archive"), root.has("archive"));
     let server = shared::server(&root);
@@ -24,6 +23,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
         deduplicator_id: id?,
         gatherers: gatherers?,
         production: production?,
+        markets: markets?,
         retention: retention?,
         server: server?,
     };
@@ -31,11 +31,12 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 8] = [
+pub const KEYS: [&str; 9] = [
     "deduplicator_id",
     "gatherers",
     "production",
     "api",
+    "markets",
     "retention",
     "archive",
     "server",
@@ -78,22 +79,6 @@ fn gatherers(root: &Section<'_>, application_name: &str) -> Option<Vec<GathererT
     sections.into_iter().map(&mut unique).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Settings of parts that this version does not have are checked for their form, so that a file that
-/// is right stays right, and announced, so that nobody waits for them.
-fn api(section: Section<'_>, given: bool) {
-    if !given {
-        return;
-    }
-    let _url = section.get("rest_url", String::new(), units::rest_url);
-    section.skip(&["key_id"]);
-    PRIVATE_KEY.skip(&section);
-    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
-    let within = units::duration_within(second, day, "an interval from 1s to 24h");
-    let _interval = section.get("market_sync_interval", Duration::from_secs(300), within);
-    section.context().notice("`api` has no effect: this version does not copy market metadata");
-    section.finish();
-}
-
 /// How long production keeps rows; see [`Retention`] for what is left out.
 fn retention(section: Section<'_>) -> Option<Retention> {
     let defaults = Retention::default();
@@ -115,6 +100,8 @@ fn retention(section: Section<'_>) -> Option<Retention> {
     })
 }
 
+/// Settings of parts that this version does not have are checked for their form, so that a file that
+/// is right stays right, and announced, so that nobody waits for them.
 fn archive(section: Section<'_>, given: bool) {
     if !given {
         return;

@@ -8,6 +8,7 @@ mod database;
 mod deduplicator;
 mod env;
 mod gatherer;
+mod market_sync;
 mod problem;
 mod raw;
 mod read;

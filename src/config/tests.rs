@@ -1,5 +1,6 @@
 //! Whole files: what is accepted, everything that is refused, and that nothing secret is shown.
 
+mod market_sync;
 mod secrets;
 
 use std::fs;
@@ -395,14 +396,14 @@ production: { host: p, database: d, user: u }
 gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
 ";
     let source = format!(
-        "{base}api: {{ rest_url: https://h/v2, key_id: k, private_key_secret: aws:x, market_sync_interval: 5m }}
+        "{base}api: {{ rest_url: https://h/v2 }}
 archive: {{ url: s3://b/p, database: {{ user: exporter, password_file: /x }} }}
 "
     );
     let loaded = place.deduplicator(&source).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.notices.len(), 2);
-    let source = format!("{base}retention: {{ trades: 5 }}\napi: {{ market_sync_interval: 0s }}\n");
-    assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 2);
+    assert_eq!(loaded.notices.len(), 1);
+    let source = format!("{base}retention: {{ trades: 5 }}\n");
+    assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 1);
 }
 
 #[test]

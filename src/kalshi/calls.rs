@@ -1,6 +1,6 @@
 //! What the exchange's REST is asked: its state and schedule, our limits, lists of markets, books.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, PoisonError};
 
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::kalshi::lists::Walk;
 use crate::kalshi::market::{MarketWire, Page};
 use crate::kalshi::rest::{Rest, RestError, encode, share_of};
 use crate::model::{Micros, Ticker};
@@ -170,14 +171,7 @@ impl Rest {
         if let Some(since) = query.min_updated_ts {
             pair("min_updated_ts", &since.to_string());
         }
-        MarketPages {
-            rest: Arc::clone(self),
-            fixed,
-            cursor: String::new(),
-            seen: HashSet::new(),
-            pages: 0,
-            done: false,
-        }
+        MarketPages(Walk::new(Arc::clone(self), MARKETS, fixed))
     }
 
     /// Asks for our account's limits and keeps to our share of them from now on. Without credentials
@@ -250,15 +244,7 @@ pub(super) fn decode<T: serde::de::DeserializeOwned>(
 }
 
 /// A list of markets, page by page. It can move between tasks; dropping it ends the list.
-pub struct MarketPages {
-    rest: Arc<Rest>,
-    fixed: String,
-    cursor: String,
-    /// Every cursor so far: a longer cycle than one page would go round for ever too.
-    seen: HashSet<String>,
-    pages: usize,
-    done: bool,
-}
+pub struct MarketPages(Walk);
 
 #[derive(Deserialize)]
 struct MarketsWire {
@@ -274,26 +260,9 @@ impl MarketPages {
     /// As every request, when a cursor repeats, or when there are more pages than the limit. The
     /// same page can be asked for again after an error of the connection.
     pub async fn next(&mut self) -> Result<Option<Page>, RestError> {
-        if self.done {
-            return Ok(None);
-        }
-        if self.pages >= self.rest.settings.pages_max {
-            return Err(RestError::PagesMax(self.rest.settings.pages_max));
-        }
-        let query = if self.cursor.is_empty() {
-            self.fixed.clone()
-        } else {
-            format!("{}&cursor={}", self.fixed, encode(&self.cursor))
-        };
-        let wire: MarketsWire = self.rest.get(MARKETS, &query).await?;
-        self.pages += 1;
-        match wire.cursor.filter(|cursor| !cursor.is_empty()) {
-            Some(cursor) if !self.seen.insert(cursor.clone()) => {
-                return Err(RestError::CursorRepeats { page: self.pages });
-            }
-            Some(cursor) => self.cursor = cursor,
-            None => self.done = true,
-        }
+        let Some(body) = self.0.ask().await? else { return Ok(None) };
+        let wire: MarketsWire = decode(MARKETS, &body)?;
+        self.0.turn(wire.cursor)?;
         Ok(Some(Page::from_wire(wire.markets)))
     }
 }

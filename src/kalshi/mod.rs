@@ -11,6 +11,7 @@ pub mod decode;
 mod lenient;
 mod lifecycle;
 mod limits;
+pub mod lists;
 pub mod market;
 mod markets;
 mod offset;

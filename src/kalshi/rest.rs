@@ -252,7 +252,8 @@ impl Rest {
         &self.prefix
     }
 
-    async fn get_bytes(&self, path: &str, query: &str) -> Result<Bytes, RestError> {
+    /// As [`Rest::get`], and gives the body as it came.
+    pub(super) async fn get_bytes(&self, path: &str, query: &str) -> Result<Bytes, RestError> {
         let mut backoff = Backoff::new(self.settings.backoff_base, self.settings.backoff_cap);
         let mut attempt = 1;
         loop {

@@ -427,6 +427,21 @@ pub fn gatherer_file(
     }
 }
 
+/// Lets a deduplicator copy the exchange's markets.
+pub fn with_markets(file: &Path, exchange: &Exchange, settings: &str) {
+    let mut text = fs::read_to_string(file).expect("the configuration");
+    writeln!(text, "api: {{ rest_url: '{}' }}", exchange.rest_url).expect("write");
+    writeln!(text, "markets: {{ {settings} }}").expect("write");
+    fs::write(file, text).expect("write the configuration");
+}
+
+/// Where a deduplicator's configuration says that it answers for its health.
+pub fn health_address(file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("the configuration");
+    let (_, rest) = text.split_once("health: '").expect("an address");
+    rest.split('\'').next().expect("its end").to_owned()
+}
+
 /// Writes a deduplicator's configuration over these gatherers' databases.
 pub fn deduplicator_file(
     root: &Path,

@@ -1,13 +1,22 @@
-//! `--check`: whether every database answers and has the right schema. Changes nothing.
+//! `--check`: whether every database answers and has the right schema, and whether the exchange's REST
+//! does. Changes nothing.
 
-use anyhow::{bail, ensure};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Config, GathererTarget};
+use anyhow::{Context as _, bail, ensure};
+
+use super::{Config, GathererTarget, markets};
+use crate::kalshi::lists::{List, Wanted};
+use crate::kalshi::rest::{Rest, Settings};
 use crate::ops::exit::UsageError;
 use crate::pg::migrate::{self, Schema, VersionError};
 use crate::pg::{Options, Target};
 
-/// Connects to production and each gatherer read-only and prints a line for each.
+/// One call of the check: somebody waits for it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects to production and each gatherer read-only, asks the exchange, and prints a line for each.
 ///
 /// # Errors
 /// `UsageError` when a schema is another than this program's, else an error that counts what does not
@@ -37,8 +46,25 @@ pub async fn check(config: Config) -> anyhow::Result<()> {
     if let Some(error) = wrong_schema {
         return Err(error.into());
     }
-    if failed > 0 {
-        bail!("{failed} of {} databases cannot be used", config.gatherers.len() + 1);
+    let mut exchange = None;
+    if let Some(markets) = &config.markets {
+        let url = &markets.api.rest_url;
+        match ask(markets).await {
+            Ok(()) => println!("Kalshi API: {url}: ok"),
+            Err(error) => {
+                println!("Kalshi API: {url}: {error:#}");
+                exchange = Some("the Kalshi API cannot be used");
+            }
+        }
+    }
+    let databases = config.gatherers.len() + 1;
+    match (failed, exchange) {
+        (0, None) => {}
+        (0, Some(exchange)) => bail!("{exchange}"),
+        (failed, None) => bail!("{failed} of {databases} databases cannot be used"),
+        (failed, Some(exchange)) => {
+            bail!("{failed} of {databases} databases cannot be used, and {exchange}")
+        }
     }
     Ok(())
 }
@@ -62,5 +88,19 @@ async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
             ensure!(owns, "{} is another user's table: partitions need its owner", table.name());
         }
     }
+    Ok(())
+}
+
+/// What the market sync needs: the exchange's state, our limits where requests are signed, and a list.
+async fn ask(config: &markets::Config) -> anyhow::Result<()> {
+    let settings = Settings { timeout: TIMEOUT, attempts_max: 1, ..Settings::default() };
+    let rest = Arc::new(Rest::new(&config.api, settings)?);
+    rest.status().await.context("ask for the exchange's status (api.rest_url)")?;
+    rest.learn_limits().await.map_err(|error| {
+        let why = if error.is_auth() { " (api.key_id, api.private_key_file)" } else { "" };
+        anyhow::anyhow!("ask for the account's limits{why}: {error}")
+    })?;
+    let mut pages = rest.list(List::Markets, &Wanted::default(), None);
+    pages.next().await.context("list markets")?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::gatherer::Heads;
 use super::metrics::{Metrics, OfLog, OfTable, seconds};
 use super::progress::Progress;
-use super::table;
+use super::{markets, table};
 use crate::model::Micros;
 use crate::ops::health::{Report, Status};
 
@@ -34,6 +34,8 @@ pub struct Facts {
     pub tables_syncing: usize,
     /// Logs that broke a law and are not read further.
     pub refused: Vec<String>,
+    /// What the market sync says of itself; none when it is off.
+    pub market_sync: Option<(Status, Value)>,
 }
 
 /// The verdict and the body of `/health`.
@@ -74,11 +76,15 @@ pub fn report(facts: &Facts) -> Report {
         if let Some(ping) = facts.ping {
             members.insert("production_ping_ms".to_owned(), json!(millis(ping)));
         }
+        let market_sync =
+            facts.market_sync.as_ref().map_or(json!("off"), |(_, shown)| shown.clone());
+        members.insert("market_sync".to_owned(), market_sync);
         if !facts.refused.is_empty() {
             members.insert("refused".to_owned(), json!(facts.refused));
         }
     }
-    Report::new(Status::worst([production, gatherers, lag, refused]), components)
+    let markets = facts.market_sync.as_ref().map_or(Status::Healthy, |(status, _)| *status);
+    Report::new(Status::worst([production, gatherers, lag, refused, markets]), components)
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -91,6 +97,7 @@ pub struct Monitor {
     pub gatherers: Vec<(String, watch::Receiver<Heads>)>,
     pub ping: watch::Receiver<Option<Duration>>,
     pub progress: Arc<Progress>,
+    pub markets: watch::Receiver<Option<markets::Report>>,
     pub metrics: Metrics,
     pub reports: watch::Sender<Report>,
 }
@@ -143,6 +150,7 @@ impl Monitor {
             lag_seconds_max,
             tables_syncing: self.progress.syncing(),
             refused: refused.collect(),
+            market_sync: self.markets.borrow().as_ref().map(|report| report.component(now)),
         }
     }
 }
@@ -155,6 +163,7 @@ mod tests {
         Facts {
             ping: Some(Duration::from_millis(3)),
             gatherers: vec![("gatherer-1".into(), true), ("gatherer-2".into(), true)],
+            market_sync: None,
             lag_seconds_max: 0.5,
             tables_syncing: 6,
             refused: Vec::new(),
@@ -172,6 +181,7 @@ mod tests {
                 "production_ping_ms": 3.0,
                 "gatherers": {"gatherer-1": "connected", "gatherer-2": "connected"},
                 "sync": {"max_lag_seconds": 0.5, "tables_syncing": 6},
+                "market_sync": "off",
             })
         );
     }
@@ -180,7 +190,10 @@ mod tests {
     fn every_threshold_counts() {
         let ms = |ms| Some(Duration::from_millis(ms));
         let gatherers = |first, second| vec![("a".into(), first), ("b".into(), second)];
+        let markets = |status| Some((status, json!({})));
         for (facts, status) in [
+            (Facts { market_sync: markets(Status::Healthy), ..well() }, Status::Healthy),
+            (Facts { market_sync: markets(Status::Degraded), ..well() }, Status::Degraded),
             (Facts { ping: ms(49), ..well() }, Status::Healthy),
             (Facts { ping: ms(50), ..well() }, Status::Degraded),
             (Facts { ping: ms(200), ..well() }, Status::Degraded),

@@ -12,6 +12,9 @@
 //! stops everything where it is: each reader holds one span and waits. Partitions of production are
 //! made ahead and dropped by [`upkeep::Upkeep`], beside all this.
 //!
+//! The market sync ([`markets`]) keeps series, events and markets beside the logs, from the exchange's
+//! REST, under the same lock.
+//!
 //! Memory, a log: two spans a gatherer (of about 8 MiB, 16 at most), two batches (32 MiB and a span
 //! each), and the recent identities (about 40 bytes a unit of
 //! [`recent_cost_max`](table::Table::recent_cost_max); 155 MB for all six logs), and while gatherers are
@@ -21,6 +24,7 @@ mod check;
 mod contributions;
 mod gatherer;
 mod health;
+pub mod markets;
 mod merge;
 mod metrics;
 mod partitions;
@@ -62,6 +66,8 @@ pub struct Config {
     /// In the order in which copies of one microsecond are preferred. Their ids are unique.
     pub gatherers: Vec<GathererTarget>,
     pub production: Target,
+    /// None: series, events and markets are not copied.
+    pub markets: Option<markets::Config>,
     pub retention: Retention,
     pub server: ops::http::Config,
 }
@@ -83,6 +89,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let stop = shutdown.token();
     let mut registry = ops::metrics::registry();
     let metrics = metrics::Metrics::register(&mut registry);
+    let market_metrics = markets::Metrics::register(&mut registry);
     let server = ops::http::Server::bind(&config.server).await?;
 
     let gatherers: Arc<[String]> = config.gatherers.iter().map(|g| g.id.clone()).collect();
@@ -91,6 +98,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let progress = Arc::new(progress::Progress::new(gatherers.len(), Micros::now()));
     let (tenure, tenures) = watch::channel(None);
     let (ping, pings) = watch::channel(None);
+    let (market_report, market_reports) = watch::channel(None);
     let (reports, last_report) = watch::channel(health::report(&health::Facts::default()));
     // Nothing is ever sent: the end of the last sender is the message.
     let (alive, logs_ended) = mpsc::channel(1);
@@ -145,6 +153,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         };
         tasks.spawn(format!("sync {}", table.name()), sync.run(stop.clone()));
     }
+    if let Some(markets) = config.markets {
+        let sync = markets::MarketSync::new(
+            markets,
+            config.production.clone(),
+            holder.clone(),
+            tenures.clone(),
+            market_report,
+            market_metrics,
+            alive.clone(),
+        );
+        tasks.spawn("sync markets", sync.run(stop.clone()));
+    }
     drop(alive);
 
     let upkeep = upkeep::Upkeep {
@@ -170,6 +190,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         gatherers: gatherers.iter().cloned().zip(heads).collect(),
         ping: pings,
         progress,
+        markets: market_reports,
         metrics,
         reports,
     };

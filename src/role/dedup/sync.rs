@@ -80,8 +80,8 @@ struct State {
     backoff: Backoff,
 }
 
-/// What an error of a session asks for.
-enum Verdict {
+/// What an error of a session with production asks for.
+pub(super) enum Verdict {
     Retry,
     /// The server cancelled a statement.
     TooSlow,
@@ -374,7 +374,7 @@ async fn next_tenure(tenure: &mut watch::Receiver<Option<Tenure>>) -> Option<Ten
     tenure.clone()
 }
 
-fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
+pub(super) fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
     if error.downcast_ref::<Moved>().is_some() || lacks_partition(&error) {
         return Verdict::Retry;
     }

@@ -76,6 +76,7 @@ pub fn write_deduplicator(
     id: &str,
     gatherers: &[(&str, &Cluster)],
     production: &Cluster,
+    rest_url: &str,
     at: Server,
 ) -> Result<PathBuf> {
     let mut text = format!("deduplicator_id: {}\ngatherers:\n", quoted(id));
@@ -83,7 +84,16 @@ pub fn write_deduplicator(
         // Writing to a string cannot fail.
         write!(text, "  - id: {}\n    database:\n{}", quoted(gatherer), database(cluster, 6))?;
     }
-    write!(text, "production:\n{}{}", database(production, 2), server(at))?;
+    write!(
+        text,
+        "production:\n{}\
+         api: {{ rest_url: {} }}\n\
+         markets: {{ refresh_interval: 2s, full_interval: 1m }}\n\
+         {}",
+        database(production, 2),
+        quoted(rest_url),
+        server(at)
+    )?;
     let path = dir.join(format!("{id}.yaml"));
     private_file(&path, &text).with_context(|| format!("write the configuration of {id}"))?;
     Ok(path)

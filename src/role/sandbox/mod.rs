@@ -13,6 +13,7 @@ mod database_faults;
 mod display;
 mod exchange;
 mod expected;
+mod metadata;
 mod observe;
 mod options;
 mod platform;

@@ -26,8 +26,9 @@ use super::postgres::Postgres;
 use super::report::{Circumstances, Report};
 use super::rundir::{self, RunDir};
 use super::strikes::{Strikes, Target};
-use super::verdict::{Found, Verdict};
-use super::{expected, rows};
+use super::verdict::{EXAMPLES_MAX, Found, Verdict};
+use super::{expected, metadata, rows};
+use crate::model::Micros;
 
 const DEDUPLICATOR: &str = "deduplicator-1";
 /// How long the roles may take until every market is subscribed.
@@ -161,6 +162,7 @@ impl<'a> Platform<'a> {
             DEDUPLICATOR,
             &sources,
             &production,
+            &exchange.rest_url(),
             own_server,
         )?;
         migrations.push(launcher.spec("migrate-production", "migrate", &config));
@@ -245,6 +247,10 @@ impl<'a> Platform<'a> {
         self.screen.step("stopping the gatherers");
         try_join_all(self.gatherers.iter().map(|role| role.stop())).await?;
         self.wait_until_still(|view| view.is_merged(&self.ids)).await;
+        self.screen.step("waiting until the markets are copied");
+        if !metadata::wait_current(&self.production, Micros::now(), STALL).await {
+            self.screen.note("the copy of the markets is behind the exchange");
+        }
         let last = self.views.borrow().clone();
         self.screen.step("stopping the deduplicator");
         self.deduplicator.stop().await?;
@@ -361,6 +367,8 @@ impl<'a> Platform<'a> {
         if verdict.published.total() == 0 || verdict.books.compared == 0 {
             bail!("compare production with the ledger: the exchange published nothing");
         }
+        let listed = self.exchange.listed_markets(false);
+        verdict.markets(metadata::compare(&client, &listed, EXAMPLES_MAX).await?);
         verdict.numbers("production", &rows::densities(&client).await?);
         for (key, (id, cluster)) in self.ids.iter().zip(&self.clusters).enumerate() {
             let client = cluster.connect().await.with_context(|| format!("connect to {id}"))?;

@@ -35,6 +35,8 @@ pub struct Report {
     pub duplicated: u64,
     pub books_compared: u64,
     pub books_different: u64,
+    pub markets_compared: u64,
+    pub markets_different: u64,
     pub latency_ms: Latency,
     /// `exchange` in a generated run, `socket` in a replay, whose exchange times are old.
     pub latency_from: &'static str,
@@ -88,6 +90,8 @@ impl Report {
             duplicated: verdict.duplicated,
             books_compared: verdict.books.compared,
             books_different: verdict.books.different,
+            markets_compared: verdict.markets.compared,
+            markets_different: verdict.markets.different,
             latency_ms: Latency::of(histogram),
             latency_from,
             seconds: millis(around.took),
@@ -147,6 +151,11 @@ impl Report {
             "books: {} compared, {} different",
             grouped(self.books_compared),
             grouped(self.books_different)
+        ));
+        lines.push(format!(
+            "markets: {} compared, {} different",
+            grouped(self.markets_compared),
+            grouped(self.markets_different)
         ));
         let millis = |value: Option<f64>| value.map_or("?".to_owned(), |ms| format!("{ms:.0} ms"));
         lines.push(format!(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::Log;
 
 use super::books::{self, BookDiff, Place, Snapshot};
+use super::metadata::MarketDiff;
 use super::rows::{DeltaRow, Density, LifecycleRow, ReceivedDelta, Stretch, TickerRow, TradeRow};
 
 /// Examples printed of each kind of difference.
@@ -84,6 +85,8 @@ pub struct Verdict {
     pub duplicated: u64,
     pub books: BookDiff,
     pub witnesses: Vec<Witness>,
+    /// Production's copy of the exchange's list of markets.
+    pub markets: MarketDiff,
     /// Logs whose numbers have holes, by database.
     pub not_dense: Vec<String>,
     /// Of everything that is wrong, for people.
@@ -95,6 +98,7 @@ impl Verdict {
         self.lost == 0
             && self.duplicated == 0
             && self.books.different == 0
+            && self.markets.different == 0
             && self.not_dense.is_empty()
             && self.witnesses.iter().all(Witness::is_exact)
     }
@@ -116,6 +120,7 @@ impl Verdict {
             (self.lost, "lost"),
             (self.duplicated, "duplicated or unknown"),
             (self.books.different, "books different"),
+            (self.markets.different, "markets different"),
             (violations, "missed where coverage was declared"),
             (invented, "recorded that were never sent"),
         ] {
@@ -166,6 +171,12 @@ impl Verdict {
         for (what, side) in [("lost from", diff.missing), ("too many in", diff.surplus)] {
             self.examples.extend(side.examples.iter().map(|row| format!("{what} {log}: {row}")));
         }
+    }
+
+    /// Adds what the copy of the markets looks like.
+    pub fn markets(&mut self, diff: MarketDiff) {
+        self.examples.extend(diff.examples.iter().cloned());
+        self.markets = diff;
     }
 
     /// Adds what the numbers of a database's logs look like.

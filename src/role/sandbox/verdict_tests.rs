@@ -92,6 +92,16 @@ fn what_is_complete_is_called_so() {
 }
 
 #[test]
+fn a_market_that_is_copied_wrongly_shows() {
+    let (mut expected, found) = complete();
+    let mut verdict = Verdict::new(&mut expected, found);
+    let examples = vec!["market KXA is missing in production".to_owned()];
+    verdict.markets(MarketDiff { compared: 2, different: 1, examples });
+    assert!(!verdict.is_complete() && verdict.examples.len() == 1);
+    assert!(verdict.sentence().contains("1 markets different"), "{}", verdict.sentence());
+}
+
+#[test]
 fn a_lost_row_of_each_table_shows() {
     // The last delta of the reversed rows is the first of KXA: both places of its book differ.
     assert_eq!(after(|found| drop(found.deltas.pop())), (1, 0, 2));

@@ -4,7 +4,7 @@ mod contributions;
 mod disk;
 mod partitions;
 mod property;
-mod rig;
+pub(super) mod rig;
 mod role;
 mod status;
 mod transaction;

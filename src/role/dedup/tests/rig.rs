@@ -68,14 +68,19 @@ impl Rig {
                 })
                 .collect(),
             production: self.production.clone(),
+            markets: None,
             retention: Retention::default(),
             server: ops::http::Config { health: any, metrics: any },
         }
     }
 
     pub fn run(&self) -> Running {
+        Self::run_with(self.config("deduplicator-1"))
+    }
+
+    pub fn run_with(config: Config) -> Running {
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(self.config("deduplicator-1"), shutdown.clone()));
+        let task = tokio::spawn(run(config, shutdown.clone()));
         Running { shutdown, task }
     }
 

@@ -28,6 +28,8 @@
 //! | `POST pings?key&n` | a flood of pings |
 //! | `POST rest?fault&n\|ms[&key][&path]` | calls go wrong: `fault` is `status` (`&status`), `slow` (`&delay_ms`), `repeat-cursor`, `empty-page`, `shift-back` or `shift-on` (`&items`); `clear` ends all |
 //! | `POST limits?markets&commands&outbox_bytes&read_tokens` | bounds; what is absent stays |
+//! | `POST market?ticker[&listed=true\|false][&touched=true\|false]` | fields of the body (JSON) over what REST says of the market; in the lists or not; counted as updated or not |
+//! | `POST cutoff?settled_ts` | markets settled before (Unix s) are history |
 //! | `POST trading?active` | halts and resumes trading |
 //! | `POST maintenance?ms[&in_ms]` | announced in `/exchange/schedule`; closes everything (1012), refuses handshakes, then trading resumes when everybody is back |
 //! | `POST churn?per_minute&ms` | so many markets a minute are born, live some seconds and end |
@@ -43,7 +45,7 @@ use futures_util::stream;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::blast;
 use super::hub::{Hold, Hub};
@@ -53,7 +55,7 @@ use super::rest_faults::{Lasting, RestFault, RestRule};
 use super::server::{Body, not_found, reply_json};
 use super::troubles::{Mangled, Trouble};
 use super::venue::Burst;
-use crate::model::Channel;
+use crate::model::{Channel, Micros};
 
 /// The longest body of a command, in bytes; padding is made here, not sent.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -98,6 +100,8 @@ pub(super) async fn answer(
         (&Method::POST, "churn") => churn(hub, &query),
         (&Method::POST, "burst") => burst(hub, &query),
         (&Method::POST, "blast") => begin_blast(hub, &query),
+        (&Method::POST, "market") => edit(hub, &query, request).await,
+        (&Method::POST, "cutoff") => cutoff(hub, &query),
         (&Method::POST, "inject") => inject(hub, request).await,
         (&Method::POST, name) => match trouble(name, &query).transpose() {
             Some(trouble) => trouble.and_then(|trouble| make(hub, trouble, &query)),
@@ -382,10 +386,37 @@ fn trading(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
     Ok(json!({"trading": active}))
 }
 
-async fn inject(hub: &Hub, request: Request<Incoming>) -> Result<Value, Bad> {
+/// Changes what REST says of a market.
+async fn edit(hub: &Hub, query: &Arguments<'_>, request: Request<Incoming>) -> Result<Value, Bad> {
+    let ticker = query.text("ticker").ok_or_else(|| missing("ticker"))?;
+    let (listed, touched) = (query.number("listed")?, query.number("touched")?.unwrap_or(true));
+    let body = read_body(request).await?;
+    let fields = match body.as_str() {
+        "" => Map::new(),
+        text => serde_json::from_str(text).map_err(|error| format!("read the body: {error}"))?,
+    };
+    if hub.with(|venue| venue.edit(ticker, fields, listed, touched)) {
+        Ok(json!({"market": ticker}))
+    } else {
+        Err(Bad(format!("no market {ticker:?}")))
+    }
+}
+
+fn cutoff(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
+    let seconds: i64 = query.needed("settled_ts")?;
+    hub.with(|venue| venue.settled_cutoff = Some(Micros::from_secs(seconds)));
+    Ok(json!({"market_settled_ts": seconds}))
+}
+
+async fn read_body(request: Request<Incoming>) -> Result<String, Bad> {
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
     let body = body.map_err(|error| format!("read the body: {error}"))?.to_bytes();
-    let text = std::str::from_utf8(&body).map_err(|error| format!("read the body: {error}"))?;
+    let text = String::from_utf8(body.to_vec());
+    Ok(text.map_err(|error| format!("read the body: {error}"))?)
+}
+
+async fn inject(hub: &Hub, request: Request<Incoming>) -> Result<Value, Bad> {
+    let text = read_body(request).await?;
     let mut injections: Vec<Injection> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let injection: Injection =

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::edits::Edits;
 use crate::model::{Book, Micros, Price, Side, Size, Ticker};
 
 /// One dollar: the notional of every market here, against which a no-leg price is turned.
@@ -39,6 +40,10 @@ pub enum Status {
     Active,
     Closed,
     Determined,
+    /// The result is contested.
+    Disputed,
+    /// The result was looked at again.
+    Amended,
     Finalized,
 }
 
@@ -50,6 +55,8 @@ impl Status {
             Self::Active => "active",
             Self::Closed => "closed",
             Self::Determined => "determined",
+            Self::Disputed => "disputed",
+            Self::Amended => "amended",
             Self::Finalized => "finalized",
         }
     }
@@ -59,8 +66,36 @@ impl Status {
         match self {
             Self::Initialized => "unopened",
             Self::Active => "open",
-            Self::Closed | Self::Determined => "closed",
+            Self::Closed | Self::Determined | Self::Disputed | Self::Amended => "closed",
             Self::Finalized => "settled",
+        }
+    }
+}
+
+/// How a market was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Side(Side),
+    /// Somewhere in between: what a yes contract pays.
+    Scalar(Price),
+}
+
+impl Outcome {
+    /// The `result` of a market.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Side(Side::Yes) => "yes",
+            Self::Side(Side::No) => "no",
+            Self::Scalar(_) => "scalar",
+        }
+    }
+
+    /// What a yes contract pays.
+    pub const fn value(self) -> Price {
+        match self {
+            Self::Side(Side::Yes) => Price::from_micros(NOTIONAL_MICROS),
+            Self::Side(Side::No) => Price::from_micros(0),
+            Self::Scalar(price) => price,
         }
     }
 }
@@ -117,12 +152,14 @@ pub struct Market {
     pub open: Micros,
     pub close: Micros,
     pub figures: Figures,
-    /// `yes` or `no` once determined.
-    pub result: Option<Side>,
+    /// Once determined.
+    pub result: Option<Outcome>,
     /// The market as REST returned it to whoever recorded it; what is live is overlaid.
     pub template: Option<Box<Map<String, Value>>>,
     /// The message of the last `ticker` frame.
     pub last_ticker: Option<Box<str>>,
+    /// What somebody changed about it by hand.
+    pub edits: Option<Box<Edits>>,
     pub watchers: Watchers,
     /// A combo of other markets, with a lifecycle channel of its own.
     pub collection: Option<&'static str>,
@@ -283,6 +320,7 @@ impl Catalog {
             result: None,
             template: listing.template,
             last_ticker: None,
+            edits: None,
             watchers: Watchers::default(),
             collection: listing.collection,
         });

@@ -10,6 +10,7 @@ mod capture;
 mod commands;
 mod connection;
 mod control;
+mod edits;
 #[cfg(test)]
 mod faults;
 mod flow;
@@ -49,6 +50,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::Key;
+pub use edits::ListedMarket;
 pub use ledger::{Counts, Ledger, LedgerDelta, PlaceKind};
 pub use rest_faults::{Lasting, RestFault, RestRule};
 pub use standalone::run_standalone;
@@ -59,6 +61,7 @@ use capture::Capture;
 use generator::Generator;
 use hub::Hub;
 use keys::KEYS_MAX;
+use market::Market;
 use replay::Replay;
 use server::{REST_PATH, WS_PATH};
 
@@ -211,6 +214,15 @@ impl Exchange {
     /// Markets that are open for trading.
     pub fn open_markets(&self) -> usize {
         self.hub.with(|venue| venue.open_markets())
+    }
+
+    /// Every market as REST lists it now, without what was changed by hand.
+    pub fn listed_markets(&self, multivariate: bool) -> Vec<ListedMarket> {
+        self.hub.with(|venue| {
+            let all = venue.catalog.markets.iter();
+            let wanted = all.filter(|market| multivariate || !market.is_multivariate());
+            wanted.map(Market::as_listed).collect()
+        })
     }
 
     /// Makes trouble for a key, and returns how many connections it befell at once.

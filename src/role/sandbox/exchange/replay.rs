@@ -12,7 +12,7 @@ use super::capture::{Capture, Fact, Timed};
 use super::frames::Change;
 use super::hub::Hub;
 use super::ledger::PlaceKind;
-use super::market::{Event, Listing, MarketId, Status};
+use super::market::{Event, Listing, MarketId, Outcome, Status};
 use super::schedule::{determine, settle};
 use super::universe::ticker;
 use super::venue::Venue;
@@ -171,7 +171,8 @@ impl Replay {
         }
         if playing.left == 0 && playing.closed {
             let now = Micros::now();
-            determine(venue, playing.id, playing.result.unwrap_or(Side::Yes), now);
+            let result = playing.result.unwrap_or(Side::Yes);
+            determine(venue, playing.id, Outcome::Side(result), now);
             settle(venue, playing.id, now);
         }
     }

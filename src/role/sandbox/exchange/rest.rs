@@ -147,7 +147,11 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
         ["exchange", "schedule"] => {
             Ok(reply_json(StatusCode::OK, &hub.with(|venue| venue.schedule_json())))
         }
-        ["historical", "cutoff"] => Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now()))),
+        ["historical", "cutoff"] => {
+            let cutoff = hub.with(|venue| venue.settled_cutoff());
+            Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now(), cutoff)))
+        }
+        ["historical", "markets"] => hub.with(|venue| historical_markets(venue, &parsed)),
         ["markets"] => hub.with(|venue| markets(venue, &parsed)),
         ["markets", "trades"] => trades(hub, &parsed),
         ["markets", "orderbooks"] if signer.is_none() => Ok(unauthorised()),
@@ -156,7 +160,8 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
         ["markets", ticker, "orderbook"] => {
             hub.with(|venue| one_orderbook(venue, &percent_decode(ticker), &parsed))
         }
-        ["events"] => hub.with(|venue| events(venue, &parsed)),
+        ["events"] => hub.with(|venue| events(venue, &parsed, false)),
+        ["events", "multivariate"] => hub.with(|venue| events(venue, &parsed, true)),
         ["events", ticker] => {
             Ok(hub.with(|venue| one_event(venue, &percent_decode(ticker), &parsed)))
         }
@@ -229,11 +234,20 @@ fn markets(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
         Some("only") => Some(true),
         Some(_) => return Err(Bad("mve_filter")),
     };
+    // It combines with nothing else, but for one series of ordinary markets.
+    let others = status.is_some() || !tickers.is_empty() || event.is_some();
+    if updated.is_some()
+        && (others || created.is_some() || close.is_some() || multivariate == Some(true))
+    {
+        return Err(Bad("min_updated_ts"));
+    }
+    let cutoff = venue.settled_cutoff();
     let catalog = &venue.catalog;
     let event_of = |market: &Market| catalog.events.get(market.event).map(|e| e.ticker.as_str());
     let series_of = |market: &Market| catalog.series_of(market).map(|s| s.ticker.as_str());
     let fits = |market: &Market| {
-        multivariate.is_none_or(|wanted| market.is_multivariate() == wanted)
+        market.is_listed(cutoff)
+            && multivariate.is_none_or(|wanted| market.is_multivariate() == wanted)
             && status.is_none_or(|status| market.status.filter() == status)
             && event.is_none_or(|event| event_of(market) == Some(event))
             && series.is_none_or(|series| series_of(market) == Some(series))
@@ -261,9 +275,21 @@ fn markets(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
     Ok(page("markets", &items, next))
 }
 
+/// Markets that were settled before the cut-off.
+fn historical_markets(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
+    let (limit, offset) = (query.limit(PAGE_MAX)?, query.offset("markets")?);
+    let cutoff = venue.settled_cutoff();
+    let catalog = &venue.catalog;
+    let fits = |market: &Market| market.is_historical(cutoff);
+    let (found, next) = take_page(&catalog.markets, offset, limit, fits);
+    let items: Vec<_> = found.into_iter().map(|market| market_json(catalog, market)).collect();
+    Ok(page("markets", &items, next))
+}
+
 fn one_market(venue: &mut Venue, ticker: &str) -> Response<Body> {
     let catalog = &venue.catalog;
-    match catalog.find(ticker).and_then(|id| catalog.market(id)) {
+    let found = catalog.find(ticker).and_then(|id| catalog.market(id));
+    match found.filter(|market| market.edits.as_ref().is_none_or(|edits| !edits.unlisted)) {
         Some(market) => {
             let body = format!("{{\"market\":{}}}", market_json(catalog, market));
             reply(StatusCode::OK, body)
@@ -329,7 +355,9 @@ fn trades(hub: &Hub, query: &Query) -> Result<Response<Body>, Bad> {
     Ok(page("trades", &items, next))
 }
 
-fn events(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
+/// The events of ordinary markets, or those of multivariate ones: never both, and only the former
+/// by when they were updated.
+fn events(venue: &mut Venue, query: &Query, multivariate: bool) -> Result<Response<Body>, Bad> {
     let (limit, offset) = (query.limit(EVENTS_PAGE_MAX)?, query.offset("events")?);
     let series = query.get("series_ticker");
     let status = query.get("status");
@@ -338,8 +366,10 @@ fn events(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
     let catalog: &Catalog = &venue.catalog;
     let (found, next) = take_page(&catalog.events, offset, limit, |event| {
         let series_ticker = catalog.series.get(event.series).map(|s| s.ticker.as_str());
-        series.is_none_or(|series| series_ticker == Some(series))
-            && updated.is_none_or(|updated| event.updated >= updated)
+        let first = event.markets.first().and_then(|id| catalog.market(*id));
+        first.is_some_and(Market::is_multivariate) == multivariate
+            && series.is_none_or(|series| series_ticker == Some(series))
+            && updated.is_none_or(|updated| multivariate || event.updated >= updated)
             && status.is_none_or(|status| {
                 let markets = event.markets.iter().filter_map(|id| catalog.market(*id));
                 markets.into_iter().any(|market| market.status.filter() == status)

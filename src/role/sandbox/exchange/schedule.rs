@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::flow::whole;
 use super::generator::{Flow, Generator};
-use super::market::{Market, MarketId, Status};
+use super::market::{Market, MarketId, Outcome, Status};
 use super::sight::NEW_FOR;
 use super::universe::{event_of, list_market, list_multivariate};
 use super::venue::Venue;
 use super::views::price_level_structure;
-use crate::model::{Channel, Micros, Side, Ticker};
+use crate::model::{Channel, Micros, Price, Side, Ticker};
 
 /// Seconds of flow between two births.
 const BIRTH_SECS: f64 = 3.0;
@@ -29,10 +29,27 @@ const MULTIVARIATE_ONE_IN: usize = 5;
 /// Markets born in a run at most, but for those that were asked for.
 const BIRTHS_MAX: usize = 300;
 
+/// One result in so many is contested before it stands; nothing tells of it but REST.
+const DISPUTED_ONE_IN: u32 = 4;
+/// One result in so many is neither yes nor no.
+const SCALAR_ONE_IN: u32 = 5;
+
+/// How a market is decided that would be decided for a side: by its number, so that the draws of the
+/// seed stay as they are.
+fn outcome(id: MarketId, side: Side) -> Outcome {
+    if id.0 % SCALAR_ONE_IN == 1 {
+        return Outcome::Scalar(Price::from_micros(i64::from(id.0 % 99 + 1) * 10_000));
+    }
+    Outcome::Side(side)
+}
+
 /// What comes next in a closed market's life.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Determine,
+    /// Some results are contested, and looked at again.
+    Dispute,
+    Amend,
     Settle,
 }
 
@@ -273,14 +290,28 @@ impl Generator {
         self.schedule.endings.push_back((self.published + pause, id, Step::Determine));
     }
 
+    fn then(&mut self, id: MarketId, step: Step) {
+        let pause = self.schedule.death_every / 4;
+        self.schedule.endings.push_back((self.published + pause, id, step));
+    }
+
     fn end(&mut self, venue: &mut Venue, id: MarketId, step: Step) {
         let now = self.clock();
         match step {
             Step::Determine => {
                 let result = if self.rng.bool() { Side::Yes } else { Side::No };
-                determine(venue, id, result, now);
-                let pause = self.schedule.death_every / 4;
-                self.schedule.endings.push_back((self.published + pause, id, Step::Settle));
+                determine(venue, id, outcome(id, result), now);
+                let next =
+                    if id.0.is_multiple_of(DISPUTED_ONE_IN) { Step::Dispute } else { Step::Settle };
+                self.then(id, next);
+            }
+            Step::Dispute => {
+                venue.catalog.set_status(id, Status::Disputed, now);
+                self.then(id, Step::Amend);
+            }
+            Step::Amend => {
+                venue.catalog.set_status(id, Status::Amended, now);
+                self.then(id, Step::Settle);
             }
             Step::Settle => settle(venue, id, now),
         }
@@ -288,7 +319,7 @@ impl Generator {
 }
 
 /// Says and notes how a market was decided.
-pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Side, now: Micros) {
+pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Outcome, now: Micros) {
     venue.catalog.set_status(id, Status::Determined, now);
     let Some(market) = venue.catalog.market_mut(id) else { return };
     market.result = Some(result);
@@ -296,8 +327,8 @@ pub(super) fn determine(venue: &mut Venue, id: MarketId, result: Side, now: Micr
         "market_ticker": market.ticker.as_str(),
         "event_type": "determined",
         "determination_ts": seconds(now),
-        "result": result.to_string(),
-        "settlement_value": if result.is_yes() { "1.0000" } else { "0.0000" },
+        "result": result.name(),
+        "settlement_value": result.value().to_string(),
     });
     tell(venue, id, &msg);
 }

@@ -16,7 +16,8 @@ use super::maintenance::Windows;
 use super::market::{Catalog, ConnectionId, MarketId, Watchers};
 use super::outbox::{Opcode, Outbox, Pushed};
 use super::troubles::Pending;
-use crate::model::Channel;
+use super::views::usual_cutoff;
+use crate::model::{Channel, Micros};
 
 /// Beyond the limit for data, replies are still queued; a client that asks on and on without
 /// reading the answers is cut off at this.
@@ -108,6 +109,8 @@ pub(super) struct Venue {
     /// While the exchange is in maintenance nobody can connect.
     pub active: bool,
     pub windows: Windows,
+    /// Markets settled before are history; none is midnight a quarter ago.
+    pub settled_cutoff: Option<Micros>,
     /// Changes of the pace that somebody asked for.
     pub pace: Pace,
     /// Misbehaviour that waits for its occasion.
@@ -133,6 +136,7 @@ impl Venue {
             trading: true,
             active: true,
             windows: Windows::default(),
+            settled_cutoff: None,
             pace: Pace::default(),
             pending: Pending::default(),
             connections: Vec::new(),
@@ -144,6 +148,11 @@ impl Venue {
             text_no_leg: String::new(),
             envelope: String::new(),
         }
+    }
+
+    /// Markets settled before this are history.
+    pub fn settled_cutoff(&self) -> Micros {
+        self.settled_cutoff.unwrap_or_else(|| usual_cutoff(Micros::now()))
     }
 
     /// The buffers for a message's text in both conventions.

@@ -32,7 +32,7 @@ struct Live {
     volume_24h_fp: String,
     open_interest_fp: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    settlement_value_dollars: Option<&'static str>,
+    settlement_value_dollars: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settlement_ts: Option<String>,
 }
@@ -93,11 +93,7 @@ fn live(market: &Market) -> Live {
     let settled = market.status == Status::Finalized;
     Live {
         status: market.status.name(),
-        result: match market.result {
-            Some(Side::Yes) => "yes",
-            Some(Side::No) => "no",
-            None => "",
-        },
+        result: market.result.map_or("", |outcome| outcome.name()),
         created_time: cut_time(market.created),
         updated_time: cut_time(market.updated),
         open_time: cut_time(market.open),
@@ -118,7 +114,7 @@ fn live(market: &Market) -> Live {
         settlement_value_dollars: market
             .result
             .filter(|_| settled)
-            .map(|result| if result.is_yes() { "1.0000" } else { "0.0000" }),
+            .map(|outcome| outcome.value().to_string()),
         settlement_ts: settled.then(|| cut_time(market.updated)),
     }
 }
@@ -159,7 +155,13 @@ pub fn market_json(catalog: &Catalog, market: &Market) -> String {
             })
         }
     };
-    text.unwrap_or_else(|_| "{}".to_owned())
+    let text = text.unwrap_or_else(|_| "{}".to_owned());
+    let Some(edits) = market.edits.as_ref().filter(|edits| !edits.fields.is_empty()) else {
+        return text;
+    };
+    let mut all: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
+    all.extend(edits.fields.clone());
+    Value::Object(all).to_string()
 }
 
 fn overlay(template: &Map<String, Value>, live: &Live) -> serde_json::Result<String> {
@@ -249,11 +251,20 @@ pub fn schedule_json(windows: &[Value]) -> Value {
     json!({"schedule": {"standard_hours": [week], "maintenance_windows": windows}})
 }
 
-/// What is older than these times is served by the historical calls; nothing here is so old.
-pub fn cutoff_json(now: Micros) -> Value {
+/// Midnight a quarter ago: the usual cut-off of history.
+pub fn usual_cutoff(now: Micros) -> Micros {
     let quarter = later(now, -90 * 86_400);
-    let day = cut_time(Micros(quarter.0 - quarter.0.rem_euclid(86_400_000_000)));
-    json!({"market_settled_ts": day, "trades_created_ts": day, "orders_updated_ts": day})
+    Micros(quarter.0 - quarter.0.rem_euclid(86_400_000_000))
+}
+
+/// What is older than these times is served by the historical calls.
+pub fn cutoff_json(now: Micros, markets_settled: Micros) -> Value {
+    let day = cut_time(usual_cutoff(now));
+    json!({
+        "market_settled_ts": cut_time(markets_settled),
+        "trades_created_ts": day,
+        "orders_updated_ts": day,
+    })
 }
 
 /// A book as REST shows it: bids only on both sides, the no side in no-leg prices, ascending.

@@ -2,6 +2,7 @@
 //! real sockets.
 
 mod flow;
+mod listing;
 mod live;
 mod outages;
 mod protocol;
