@@ -79,7 +79,10 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             let config = load(config::load_gatherer(&arguments.config), Output::Configured)?;
             let file = arguments.config.clone();
             let reload = Arc::new(move || reload(config::load_gatherer(&file)));
-            role::gather::run(config, reload, Shutdown::listen().context("install signals")?).await
+            let shutdown = Shutdown::listen().context("install signals")?;
+            role::gather::run(config, reload, shutdown).await?;
+            tracing::info!("stopped");
+            Ok(())
         }
         Command::Dedup(arguments) if arguments.check => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
@@ -92,7 +95,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Dedup(arguments) => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
-            role::dedup::run(config, Shutdown::listen().context("install signals")?).await
+            role::dedup::run(config, Shutdown::listen().context("install signals")?).await?;
+            tracing::info!("stopped");
+            Ok(())
         }
         Command::Migrate(arguments) => {
             let database = load(config::load_either(&arguments.config), Output::Person)?;

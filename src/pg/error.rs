@@ -20,7 +20,8 @@ pub enum Class {
     Retry,
     /// Another process holds what this one needs, or has taken it over: stop.
     Held,
-    /// The server refused who we are: retry slowly, a person or a rotation has to act.
+    /// The server refused who we are or what we may do, or does not have the database: retry slowly,
+    /// a person or a rotation has to act.
     Auth,
     /// A unique key already has this row.
     Duplicate,
@@ -47,8 +48,11 @@ pub fn classify_sqlstate(code: &str) -> Class {
         | "25P03" | "25P04"
         // query_canceled (statement_timeout), lock_not_available (lock_timeout)
         | "57014" | "55P03" => Class::Retry,
-        // invalid_password, invalid_authorization_specification
-        "28P01" | "28000" => Class::Auth,
+        // object_not_in_prerequisite_state: the database takes no connections at the moment
+        "55000" => Class::Retry,
+        // invalid_password, invalid_authorization_specification, insufficient_privilege, and
+        // invalid_catalog_name (there is no such database)
+        "28P01" | "28000" | "42501" | "3D000" => Class::Auth,
         // unique_violation
         "23505" => Class::Duplicate,
         // connection_exception, insufficient_resources, the server's shutdown and start
@@ -213,8 +217,9 @@ mod tests {
             ("23502", Class::Fatal),     // not_null_violation
             ("23514", Class::Fatal),     // check_violation
             ("25P02", Class::Fatal),     // in_failed_sql_transaction
-            ("3D000", Class::Fatal),     // invalid_catalog_name
-            ("42501", Class::Fatal),     // insufficient_privilege
+            ("3D000", Class::Auth),      // invalid_catalog_name
+            ("42501", Class::Auth),      // insufficient_privilege
+            ("55000", Class::Retry),     // object_not_in_prerequisite_state
             ("42703", Class::Fatal),     // undefined_column
             ("42P01", Class::Fatal),     // undefined_table
             ("57000", Class::Fatal),     // operator_intervention

@@ -65,6 +65,18 @@ impl fmt::Display for Schema {
     }
 }
 
+impl Schema {
+    /// The kind that has exactly this migration.
+    fn of(entry: &Entry) -> Option<Self> {
+        [Self::Gatherer, Self::Production].into_iter().find(|schema| {
+            schema.migrations().iter().any(|migration| {
+                migration.version() == entry.version
+                    && migration.checksum().to_string() == entry.checksum
+            })
+        })
+    }
+}
+
 fn newest(migrations: &[Migration]) -> i32 {
     migrations.iter().map(Migration::version).max().unwrap_or(0)
 }
@@ -288,6 +300,9 @@ impl History {
                 Some(known) => {
                     if known.name() != entry.name || known.checksum().to_string() != entry.checksum
                     {
+                        if let Some(kind) = Schema::of(entry) {
+                            return Err(VersionError::OtherKind { database, kind });
+                        }
                         let known = known.to_string();
                         return Err(VersionError::Changed { database, migration: label, known });
                     }
@@ -341,6 +356,11 @@ pub enum VersionError {
         migration: String,
         known: String,
     },
+    /// It is a database of the other kind.
+    OtherKind {
+        database: String,
+        kind: Schema,
+    },
     /// The database has a migration that the program does not know, older than its newest.
     Unknown {
         database: String,
@@ -387,6 +407,11 @@ impl fmt::Display for VersionError {
                 f,
                 "migration {migration} in database {database} differs from {known} in this program: \
                  an applied migration was edited; restore the file and put the change into a new one"
+            ),
+            Self::OtherKind { database, kind } => write!(
+                f,
+                "database {database} is a {kind} database, which this is not the place for: correct \
+                 the configuration"
             ),
             Self::Unknown { database, migration } => write!(
                 f,

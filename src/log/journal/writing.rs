@@ -299,7 +299,12 @@ impl Writer {
         let mut needed = bytes;
         let ends = segments.iter().skip(1).map(|next| next.base).chain([self.base]);
         for (segment, end) in segments.iter().zip(ends) {
-            if segment.base >= self.base || end > consumed {
+            if segment.base >= self.base {
+                // The open one: a byte of it is a byte of the disk.
+                needed = needed.saturating_sub(consumed.min(self.at).saturating_sub(segment.base));
+                break;
+            }
+            if end > consumed {
                 // Of the segment that the logs are in, what they have passed is needed no more,
                 // although it can only go with the rest.
                 let (passed, all) = (consumed.saturating_sub(segment.base), end - segment.base);

@@ -167,3 +167,13 @@ async fn a_failing_step_leaves_nothing_behind_and_quotes_the_server() {
     client.batch_execute("DROP TABLE trades").await.unwrap();
     migrate::run(&target, Schema::Gatherer).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_database_of_the_other_kind_is_named() {
+    let cluster = Cluster::start();
+    let target = cluster.create_with("logs", Schema::Gatherer).await;
+    let client = target.connect().await.unwrap();
+    let error = migrate::check(&client, Schema::Production).await.unwrap_err();
+    assert!(error.to_string().contains("logs is a gatherer database"), "{error}");
+    assert!(migrate::check(&client, Schema::Gatherer).await.is_ok());
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Config, GathererTarget, markets};
+use super::{Config, GathererTarget, gatherer, markets};
 use crate::kalshi::lists::{List, Wanted};
 use crate::kalshi::rest::{Rest, Settings};
 use crate::ops::exit::UsageError;
@@ -30,7 +30,7 @@ pub async fn check(config: Config) -> anyhow::Result<()> {
         .iter()
         .map(|GathererTarget { id, database }| (id.as_str(), database, Schema::Gatherer));
     for (name, target, schema) in std::iter::once(production).chain(gatherers) {
-        match look(target, schema).await {
+        match look(name, target, schema).await {
             Ok(()) => println!("{name}: {target}: ok"),
             Err(error) => {
                 failed += 1;
@@ -69,7 +69,7 @@ pub async fn check(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
+async fn look(name: &str, target: &Target, schema: Schema) -> anyhow::Result<()> {
     let options = Options { read_only: true, ..Options::default() };
     let client = target.connect_with(options).await?;
     migrate::check(&client, schema).await?;
@@ -79,6 +79,9 @@ async fn look(target: &Target, schema: Schema) -> anyhow::Result<()> {
         client.query_opt(sql.as_str(), &[]).await.map_err(|error| {
             anyhow::anyhow!("read {}: {}", table.name(), crate::pg::describe(&error))
         })?;
+    }
+    if schema == Schema::Gatherer {
+        gatherer::expect_owner(&client, name).await?;
     }
     if schema == Schema::Production {
         for table in super::table::ALL.iter().filter(|table| table.partition_micros.is_some()) {

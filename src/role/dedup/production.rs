@@ -142,7 +142,7 @@ impl Keeper {
     fn report_ping(&self, ping: Option<Duration>) {
         let set = |gauge: &Gauge, up: bool| gauge.set(i64::from(up));
         set(&self.metrics.production_connected, ping.is_some());
-        self.metrics.production_ping_seconds.set(ping.map_or(0.0, |ping| ping.as_secs_f64()));
+        self.metrics.production_ping_seconds.set(ping.map_or(f64::NAN, |ping| ping.as_secs_f64()));
         self.ping.send_replace(ping);
     }
 

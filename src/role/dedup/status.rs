@@ -146,7 +146,11 @@ pub async fn status(config: Config, json: bool) -> anyhow::Result<()> {
     } else {
         status_text::text(&status)
     };
-    writeln!(std::io::stdout(), "{text}").context("write to stdout")?;
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.context("write to stdout")?,
+    }
     match status.production.error {
         None => Ok(()),
         Some(error) => bail!("production cannot be asked: {error}"),

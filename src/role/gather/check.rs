@@ -44,11 +44,23 @@ async fn database(config: &Config) -> Result<()> {
         .await
         .and_then(|row| row.try_get(0))
         .context("read whose database it is")?;
-    match owner {
-        Some(owner) if owner != config.gatherer_id => {
-            Err(writer::foreign(&config.database, &owner, &config.gatherer_id).into())
-        }
-        _ => Ok(()),
+    if let Some(owner) = owner.filter(|owner| *owner != config.gatherer_id) {
+        return Err(writer::foreign(&config.database, &owner, &config.gatherer_id).into());
+    }
+    // A missing right shows here instead of in the middle of the night.
+    let sql = "SELECT string_agg(what || ' on ' || name, ', ') FROM ( \
+                 SELECT name, 'INSERT' AS what FROM logs \
+                 UNION ALL VALUES ('logs', 'UPDATE'), ('writer', 'UPDATE'), \
+                   ('coverage_open', 'INSERT'), ('coverage_open', 'DELETE')) needed \
+               WHERE NOT has_table_privilege(name, what)";
+    let row = client.query_one(sql, &[]).await.context("ask for our rights")?;
+    let missing: Option<String> = row.try_get(0).context("ask for our rights")?;
+    match missing {
+        Some(missing) => Err(anyhow::anyhow!(
+            "database {}: our user lacks the right to {missing}",
+            config.database
+        )),
+        None => Ok(()),
     }
 }
 

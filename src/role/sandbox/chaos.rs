@@ -268,27 +268,21 @@ impl Kind {
 
     /// Whether the gatherer may miss something meanwhile, so that another must see everything.
     pub const fn blinds(self) -> bool {
-        !matches!(
-            self,
-            Self::KillDedup
-                | Self::KillPostgres
-                | Self::StopPostgres
-                | Self::KillProduction
-                | Self::StopProduction
-                | Self::CrashDedup
-                | Self::HangDatabase
-                | Self::CutSessions
-                | Self::LockDatabase
-                | Self::SlowDatabase
-                | Self::ReadOnly
-                | Self::FewConnections
-                | Self::WrongPassword
-                | Self::Repeat
-                | Self::Maintenance
-                | Self::Churn
-                | Self::PingFlood
-                | Self::Burst
-        )
+        !self.is_of_database()
+            && !matches!(
+                self,
+                Self::KillDedup
+                    | Self::KillPostgres
+                    | Self::StopPostgres
+                    | Self::KillProduction
+                    | Self::StopProduction
+                    | Self::CrashDedup
+                    | Self::Repeat
+                    | Self::Maintenance
+                    | Self::Churn
+                    | Self::PingFlood
+                    | Self::Burst
+            )
     }
 
     /// Whether it befalls everything rather than one gatherer.

@@ -271,3 +271,19 @@ async fn a_stop_does_not_wait_for_a_production_that_hangs() {
     assert_eq!(rig.deltas().await, union(&series(0..20)));
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_another_gatherer_is_not_read() {
+    let rig = Rig::start(2).await;
+    for (target, owner) in rig.gatherers.iter().zip(["gatherer-1", "gatherer-9"]) {
+        let client = target.connect().await.unwrap();
+        client.execute("UPDATE writer SET gatherer_id = $1", &[&owner]).await.unwrap();
+        append_deltas(target, &series(0..300)).await;
+    }
+    assert!(super::super::check(rig.config("deduplicator-1")).await.is_err());
+    let running = rig.run();
+    let production = rig.production().await;
+    holds(&production, "SELECT count(*) = 300 FROM orderbook_deltas").await;
+    holds(&production, "SELECT bool_and(gatherer = 'gatherer-1') FROM sync_cursors").await;
+    running.stop().await.unwrap();
+}

@@ -116,7 +116,7 @@ pub(super) async fn answer(
 }
 
 /// All that a command may be given.
-const ARGUMENTS: [&str; 24] = [
+const ARGUMENTS: [&str; 28] = [
     "active",
     "changes",
     "channel",
@@ -131,6 +131,7 @@ const ARGUMENTS: [&str; 24] = [
     "items",
     "key",
     "known",
+    "listed",
     "markets",
     "ms",
     "n",
@@ -139,7 +140,10 @@ const ARGUMENTS: [&str; 24] = [
     "per_minute",
     "rate",
     "read_tokens",
+    "settled_ts",
     "status",
+    "ticker",
+    "touched",
     "what",
 ];
 
