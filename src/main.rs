@@ -12,7 +12,7 @@ mod ops;
 mod pg;
 mod role;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use cli::Command;
 use config::{ConfigErrors, Loaded};
 use ops::exit::{Exit, UsageError};
+use ops::hangup::Hangup;
 use ops::shutdown::Shutdown;
 use ops::telemetry::{self, Format};
 
@@ -95,6 +96,8 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Dedup(arguments) => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
+            let hangup = Hangup::listen().context("listen to SIGHUP")?;
+            tokio::spawn(follow_log_level(hangup, arguments.config));
             role::dedup::run(config, Shutdown::listen().context("install signals")?).await?;
             tracing::info!("stopped");
             Ok(())
@@ -137,6 +140,22 @@ fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>) -> anyhow::Result<T> {
     let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
     telemetry::set_level(&loaded.telemetry.level)?;
     Ok(loaded.config)
+}
+
+/// Takes the log level of a deduplicator's file over at each SIGHUP, for the life of the process.
+async fn follow_log_level(mut hangup: Hangup, file: PathBuf) {
+    loop {
+        hangup.next().await;
+        match reload(config::load_deduplicator(&file)) {
+            Ok(_) => tracing::info!(
+                "the log level is taken over; what else differs is, at the next start"
+            ),
+            Err(failure) => tracing::error!(
+                error = ops::exit::chain(&failure),
+                "the configuration is not taken over: what was in force stays"
+            ),
+        }
+    }
 }
 
 fn announce_fine(file: &Path) -> anyhow::Result<()> {

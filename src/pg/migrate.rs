@@ -71,6 +71,7 @@ impl Schema {
         [Self::Gatherer, Self::Production].into_iter().find(|schema| {
             schema.migrations().iter().any(|migration| {
                 migration.version() == entry.version
+                    && migration.name() == entry.name
                     && migration.checksum().to_string() == entry.checksum
             })
         })
