@@ -181,7 +181,7 @@ pub struct Sandbox {
     #[arg(long, value_name = "KIND", value_parser = chaos(), value_delimiter = ',', num_args = 0..=1, default_missing_value = "all")]
     pub chaos: Vec<Chaos>,
 
-    /// How long stop-postgres keeps a database away; by default 60s
+    /// How long stop-postgres and stop-production keep a database away; by default 60s
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "chaos")]
     pub outage: Option<Duration>,
 

@@ -193,8 +193,9 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         };
         chaos.extend(kinds);
     }
-    if arguments.outage.is_some() && !chaos.contains(&ChaosKind::StopPostgres) {
-        let text = "--outage is for --chaos stop-postgres, which is not asked for";
+    let outages = [ChaosKind::StopPostgres, ChaosKind::StopProduction];
+    if arguments.outage.is_some() && !outages.iter().any(|kind| chaos.contains(kind)) {
+        let text = "--outage is for --chaos stop-postgres or stop-production: neither is asked for";
         return Err(UsageError(text.to_owned()).into());
     }
     let defaults = Options::default();

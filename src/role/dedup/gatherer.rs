@@ -13,7 +13,7 @@ use super::metrics::{Metrics, OfGatherer};
 use super::table;
 use crate::model::Log;
 use crate::ops::backoff::Backoff;
-use crate::ops::exit::chain;
+use crate::ops::exit::{UsageError, chain};
 use crate::pg::migrate::{self, Schema, VersionError};
 use crate::pg::{Class, Options, Target, error};
 
@@ -98,7 +98,7 @@ impl Watcher {
             }
             let needs_person = match error.downcast_ref::<VersionError>() {
                 Some(error) => error.class() == Class::Fatal,
-                None => error.is::<ForeignError>() || error::classify_chain(&error) == Class::Auth,
+                None => error.is::<UsageError>() || error::classify_chain(&error) == Class::Auth,
             };
             let pause = if needs_person { BACKOFF_PERSON } else { backoff.next_delay() };
             tokio::select! {
@@ -147,26 +147,17 @@ impl Watcher {
     }
 }
 
-/// The database belongs to another gatherer than the configuration says: its rows would stand in
-/// production under a wrong name, beside those that are there under the right one.
-#[derive(Debug)]
-pub struct ForeignError(String);
-
-impl std::fmt::Display for ForeignError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ForeignError {}
-
-/// Checks whose database it is; one that no gatherer has claimed yet may be anybody's.
+/// Checks whose database it is; one that no gatherer has claimed yet may be anybody's. Rows of
+/// another's would stand in production under a wrong name, beside those under the right one.
+///
+/// # Errors
+/// `UsageError` when it is another gatherer's.
 pub async fn expect_owner(client: &Client, name: &str) -> anyhow::Result<()> {
     let sql = "SELECT gatherer_id FROM writer";
     let row = client.query_opt(sql, &[]).await.context("read whose database it is")?;
     let owner: Option<String> = row.map(|row| row.try_get(0)).transpose()?.flatten();
     match owner {
-        Some(owner) if owner != name => Err(ForeignError(format!(
+        Some(owner) if owner != name => Err(UsageError(format!(
             "its database belongs to gatherer {owner:?}, not to {name:?}: correct `gatherers` in the \
              configuration"
         ))
