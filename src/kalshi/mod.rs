@@ -14,7 +14,7 @@ mod limits;
 pub mod lists;
 pub mod market;
 mod markets;
-mod offset;
+pub mod offset;
 pub mod orderbooks;
 mod reader;
 mod reconnect;

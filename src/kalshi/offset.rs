@@ -11,6 +11,9 @@ const CUT_MICROS: i64 = 500_000;
 /// A reply that took longer than this tells too little.
 const ROUND_TRIP_MICROS_MAX: i64 = 2_000_000;
 
+/// A clock that differs by less does not make the exchange refuse a signature.
+pub const SKEW_MICROS_MIN: i64 = 2_000_000;
+
 /// The last few readings, oldest first, in microseconds that the exchange is ahead.
 #[derive(Debug, Default)]
 pub struct Offsets(VecDeque<i64>);

@@ -20,7 +20,7 @@ use crate::kalshi::Api;
 use crate::kalshi::auth::Signer;
 use crate::kalshi::budget::Budget;
 use crate::kalshi::calls::{self, Costs};
-use crate::kalshi::offset::Offsets;
+use crate::kalshi::offset::{Offsets, SKEW_MICROS_MIN};
 use crate::kalshi::session::Clock;
 use crate::kalshi::tls;
 use crate::model::Micros;
@@ -71,8 +71,6 @@ impl Default for Settings {
 const BURST_TOKENS: u32 = 50;
 /// How much of an error's body is kept for people.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// A clock that differs by less does not make the exchange refuse a signature.
-const SKEW_MICROS_MIN: i64 = 2_000_000;
 /// The longest wait that a Retry-After is believed.
 const RETRY_AFTER_SECS_MAX: u64 = 60;
 

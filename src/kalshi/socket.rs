@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::kalshi::lenient::Lenient;
+use crate::kalshi::offset::SKEW_MICROS_MIN;
 use crate::kalshi::session::Settings;
 use crate::kalshi::{Api, tls};
 use crate::model::Micros;
@@ -27,8 +28,6 @@ pub type Socket = WebSocketStream<Lenient<MaybeTlsStream<TcpStream>>>;
 const READ_BUFFER_BYTES: usize = 32 << 10;
 /// How much of a refusal's body is kept for people.
 const EXCERPT_CHARS_MAX: usize = 200;
-/// A clock that differs by less than this does not make the exchange refuse a signature.
-const SKEW_MILLIS_MIN: i64 = 2_000;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -188,7 +187,7 @@ fn wait(value: &str, now: Micros) -> Option<Duration> {
 fn skew_ms(date: &str, now: Micros) -> Option<i64> {
     let theirs = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
     let skew = theirs.as_millisecond().saturating_sub(now.0 / 1000);
-    (skew.abs() >= SKEW_MILLIS_MIN).then_some(skew)
+    (skew.abs() >= SKEW_MICROS_MIN / 1000).then_some(skew)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use postgres_types::ToSql;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -42,6 +43,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// keep it until its deadline: the journal has the rows.
 const STOP_ATTEMPT_MAX: Duration = Duration::from_secs(8);
 
+const MOVE_HEAD: &str = "UPDATE logs SET head = $2, journal_id = $3, journal_position = $4 \
+     WHERE name = $1 AND head = $5";
+
 /// What an appender tells others.
 pub trait Observer: Send + Sync + 'static {
     /// A batch is durable.
@@ -68,6 +72,23 @@ pub struct Appender {
     pub stopping: CancellationToken,
 }
 
+/// A session and what it has prepared: a batch should not wait for its statements to be parsed.
+struct Session {
+    client: Client,
+    move_head: Statement,
+    copy: Statement,
+}
+
+impl Session {
+    async fn open(target: &Target, copy: &str) -> Result<Self> {
+        let options = Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
+        let client = target.connect_with(options).await?;
+        let (move_head, copy) = tokio::try_join!(client.prepare(MOVE_HEAD), client.prepare(copy))
+            .context("prepare statements")?;
+        Ok(Self { client, move_head, copy })
+    }
+}
+
 impl Appender {
     /// Appends until the chunks end. Every error that time can heal is retried with the same
     /// batch; any other ends the process.
@@ -76,7 +97,7 @@ impl Appender {
     /// When the database refuses a batch for good, or another writer took over.
     pub async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<()> {
         let log = self.log;
-        let mut client = None;
+        let mut session = None;
         let mut committed_at = Instant::now();
         let mut carried = None;
         loop {
@@ -102,7 +123,7 @@ impl Appender {
                 rows += chunk.rows;
                 batch.push(chunk);
             }
-            if !self.commit_retrying(&mut client, &batch).await? {
+            if !self.commit_retrying(&mut session, &batch).await? {
                 info!(%log, "database is away: the rest stays in the journal");
                 return Ok(());
             }
@@ -113,7 +134,7 @@ impl Appender {
     /// Commits a batch, however long the database is away. False when stopping cut that short.
     async fn commit_retrying(
         &mut self,
-        client: &mut Option<Client>,
+        session: &mut Option<Session>,
         batch: &[Chunk],
     ) -> Result<bool> {
         let log = self.log;
@@ -130,7 +151,7 @@ impl Appender {
             let (attempt, silent) = tokio::select! {
                 // A batch under way may finish while the process stops.
                 biased;
-                result = self.commit_once(client, batch) => (result, false),
+                result = self.commit_once(session, batch) => (result, false),
                 why = silence(fence) => (Err(anyhow!(why)), true),
                 () = stopping_too_long(&stopping, down_since.is_some()) => return Ok(false),
             };
@@ -142,7 +163,7 @@ impl Appender {
                 }
                 return Ok(true);
             };
-            *client = None;
+            *session = None;
             match pg::error::classify_chain(&error) {
                 _ if silent => {}
                 Class::Retry | Class::Auth => {}
@@ -171,20 +192,16 @@ impl Appender {
         }
     }
 
-    async fn commit_once(&mut self, client: &mut Option<Client>, batch: &[Chunk]) -> Result<()> {
+    async fn commit_once(&mut self, session: &mut Option<Session>, batch: &[Chunk]) -> Result<()> {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
         let fence =
             *self.fence.wait_for(Option::is_some).await.context("wait for the writer lock")?;
         let Some(fence) = fence else { bail!("the writer lock's task ended") };
         self.used = Some(fence);
-        let fresh = client.is_none();
-        let client = match client {
-            Some(client) => client,
-            None => {
-                let options =
-                    Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
-                client.insert(self.target.connect_with(options).await?)
-            }
+        let fresh = session.is_none();
+        let Session { client, move_head, copy } = match session {
+            Some(session) => session,
+            None => session.insert(Session::open(&self.target, &self.copy).await?),
         };
         let (head, last_seq) = (first.first_seq - 1, last.last_seq());
         if fresh && last_seq > head {
@@ -199,15 +216,12 @@ impl Appender {
         }
         let began = Instant::now();
         let tx = client.transaction().await.context("begin batch")?;
-        fence.check(&tx).await.context("check fence")?;
-        let moved = tx
-            .execute(
-                "UPDATE logs SET head = $2, journal_id = $3, journal_position = $4 \
-                 WHERE name = $1 AND head = $5",
-                &[&self.log.name(), &last_seq, &self.journal, &last.position.as_i64(), &head],
-            )
-            .await
-            .context("move head")?;
+        let (name, position) = (self.log.name(), last.position.as_i64());
+        // Sent together; the commit waits for both answers.
+        let params: [&(dyn ToSql + Sync); 5] = [&name, &last_seq, &self.journal, &position, &head];
+        let (checked, moved) = tokio::join!(fence.check(&tx), tx.execute(&*move_head, &params));
+        checked.context("check fence")?;
+        let moved = moved.context("move head")?;
         if moved != 1 {
             bail!(
                 "the head of {} is not {head}, where this process left it: the log was changed by \
@@ -216,12 +230,12 @@ impl Appender {
             );
         }
         for chunk in batch.iter().filter(|chunk| chunk.rows > 0) {
-            let taken = pg::copy::copy_in(&tx, &self.copy, chunk.copy.clone());
+            let taken = pg::copy::copy_in(&tx, &*copy, chunk.copy.clone());
             let taken = taken.await.with_context(|| format!("copy rows of {}", self.log))?;
             assert!(i64::try_from(taken) == Ok(chunk.rows), "the server took every row");
         }
         for effect in batch.iter().flat_map(|chunk| &chunk.effects) {
-            let params: Vec<&(dyn postgres_types::ToSql + Sync)> =
+            let params: Vec<&(dyn ToSql + Sync)> =
                 effect.params.iter().map(|param| param.as_ref() as _).collect();
             tx.execute(effect.sql, &params).await.context("keep open stretches")?;
         }

@@ -59,6 +59,9 @@ impl Config {
     }
 }
 
+/// What a level for everything does not mean.
+const QUIET: &str = "hyper_util=warn";
+
 static INSTALLED: OnceLock<Format> = OnceLock::new();
 /// Replaces the filter that is in force.
 static RELOAD: OnceLock<Reload> = OnceLock::new();
@@ -126,7 +129,13 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    EnvFilter::builder().parse(level).map_err(|error| error.to_string())
+    let filter = EnvFilter::builder().parse(level).map_err(|error| error.to_string())?;
+    // The HTTP library tells of every idle connection; who wants to know names it.
+    let is_chatty = level.contains("debug") || level.contains("trace");
+    if !is_chatty || level.contains("hyper") {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(QUIET.parse().map_err(|error| format!("{QUIET}: {error}"))?))
 }
 
 fn subscriber<W>(
@@ -215,6 +224,17 @@ mod tests {
         assert!(!logged(Format::Text, "info", false).contains('\x1b'));
         assert!(logged(Format::Text, "info", true).contains('\x1b'));
         assert_eq!(logged(Format::Text, "info,kalshi=debug", false).lines().count(), 3);
+    }
+
+    #[test]
+    fn a_library_is_as_chatty_only_when_it_is_named() {
+        for (level, hyper) in
+            [("debug", "warn"), ("info,kalshi=debug", "warn"), ("debug,hyper_util=trace", "trace")]
+        {
+            let text = filter(level).unwrap().to_string();
+            assert!(text.contains(&format!("hyper_util={hyper}")), "{level} became {text}");
+        }
+        assert_eq!(filter("error").unwrap().to_string(), "error");
     }
 
     #[test]

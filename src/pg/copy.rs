@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes};
 use futures_util::SinkExt as _;
-use tokio_postgres::{Error, Transaction};
+use tokio_postgres::{Error, ToStatement, Transaction};
 use uuid::Uuid;
 
 use crate::ops::crash;
@@ -225,11 +225,10 @@ fn without_nul_escapes(json: &str) -> Option<String> {
 /// Sends one finished batch through a `COPY ... FROM STDIN (FORMAT binary)` statement and gives the
 /// number of rows that the server took. Dropping the future aborts the COPY and with it the
 /// transaction's effect.
-pub async fn copy_in(
-    tx: &Transaction<'_>,
-    statement: &str,
-    mut batch: Bytes,
-) -> Result<u64, Error> {
+pub async fn copy_in<S>(tx: &Transaction<'_>, statement: &S, mut batch: Bytes) -> Result<u64, Error>
+where
+    S: ?Sized + ToStatement,
+{
     let sink = tx.copy_in::<_, Bytes>(statement).await?;
     let mut sink = std::pin::pin!(sink);
     while !batch.is_empty() {

@@ -49,6 +49,7 @@ pub struct Cluster {
     bin: PathBuf,
     dir: PathBuf,
     pub port: u16,
+    address: &'static str,
 }
 
 impl Cluster {
@@ -69,19 +70,59 @@ impl Cluster {
             run(Command::new("chown").arg("postgres").arg(&dir));
             run(Command::new("chmod").arg("755").arg(root));
         }
-        let cluster = Self { bin, dir, port: free_port() };
-        let data = cluster.dir.join("data");
+        let cluster = Self { bin, dir, port: free_port(), address: "127.0.0.1" };
         let mut initdb = cluster.tool("initdb");
-        run(initdb.args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(&data));
-        let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1 {settings}",
-            cluster.port,
-            cluster.dir.display()
-        );
-        let mut start = cluster.tool("pg_ctl");
-        start.arg("-D").arg(&data).args(["-w", "-o", &options, "-l"]);
-        run(start.arg(cluster.dir.join("log")).arg("start"));
+        run(initdb.args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(cluster.data()));
+        cluster.run_server(settings);
         cluster
+    }
+
+    /// A standby that follows this server: the same port at another address of this machine.
+    pub fn standby(&self, root: &Path) -> Self {
+        let dir = root.join("pg");
+        fs::create_dir(&dir).expect("make the cluster's directory");
+        if geteuid().is_root() {
+            run(Command::new("chown").arg("postgres").arg(&dir));
+            run(Command::new("chmod").arg("755").arg(root));
+        }
+        let Self { bin, port, .. } = self;
+        let standby = Self { bin: bin.clone(), dir, port: *port, address: "127.0.0.2" };
+        let mut copy = standby.tool("pg_basebackup");
+        copy.args(["-h", self.address, "-p", &port.to_string(), "-U", "postgres", "-R", "-c"]);
+        run(copy.args(["fast", "-N", "-D"]).arg(standby.data()));
+        standby.run_server("-c shared_buffers=32MB");
+        standby
+    }
+
+    /// Makes a standby a server of its own.
+    pub fn promote(&self) {
+        run(self.tool("pg_ctl").arg("-D").arg(self.data()).args(["-w", "promote"]));
+    }
+
+    /// Ends the server as a crash does.
+    pub fn crash(&self) {
+        run(self.tool("pg_ctl").arg("-D").arg(self.data()).args(["-m", "immediate", "stop"]));
+    }
+
+    /// The directory of its unix socket.
+    pub fn sockets(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn run_server(&self, settings: &str) {
+        let options = format!(
+            "-p {} -k {} -c listen_addresses={} {settings}",
+            self.port,
+            self.dir.display(),
+            self.address
+        );
+        let mut start = self.tool("pg_ctl");
+        start.arg("-D").arg(self.data()).args(["-w", "-o", &options, "-l"]);
+        run(start.arg(self.dir.join("log")).arg("start"));
     }
 
     /// A program of PostgreSQL, as the user that may run it.
@@ -99,7 +140,7 @@ impl Cluster {
     /// Runs a statement with psql and gives its unaligned output.
     pub fn sql(&self, database: &str, statement: &str) -> String {
         let output = Command::new("psql")
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self.address, "-U", "postgres", "-p"])
             .args([&self.port.to_string(), "-d", database, "-c", statement])
             .output()
             .expect("run psql");
@@ -174,11 +215,13 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // A test may have failed while it stood still.
-        self.thaw();
+        // A test may have failed while it stood still, or have ended it already.
+        if self.data().join("postmaster.pid").exists() {
+            self.thaw();
+        }
         let mut stop = self.tool("pg_ctl");
-        stop.arg("-D").arg(self.dir.join("data")).args(["-m", "immediate", "stop"]);
-        stop.stdout(Stdio::null()).status().ok();
+        stop.arg("-D").arg(self.data()).args(["-m", "immediate", "stop"]);
+        stop.stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
     }
 }
 

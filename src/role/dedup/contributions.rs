@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use postgres_types::ToSql;
-use tokio_postgres::{GenericClient, Transaction};
+use tokio_postgres::{Client, Error, GenericClient, Statement, Transaction};
 
 use super::recent::BuildHashed;
 use super::span::{NO_TIME, Row};
@@ -258,6 +258,9 @@ fn parse(record: &[u8]) -> Option<(u128, Bringer)> {
     Some((u128::from_be_bytes(*identity), bringer))
 }
 
+const OPEN_SQL: &str =
+    "INSERT INTO contributions_open (table_name, part, rows) VALUES ($1, $2, $3)";
+
 const TALLY_SQL: &str = "INSERT INTO contributions AS c \
        (gatherer, table_name, hour, offered, duplicates, alone, alone_unwatched) \
      SELECT g.name, $1, t.hour, t.offered, t.duplicates, t.alone, t.unwatched \
@@ -269,9 +272,24 @@ const TALLY_SQL: &str = "INSERT INTO contributions AS c \
        alone = c.alone + excluded.alone, \
        alone_unwatched = c.alone_unwatched + excluded.alone_unwatched";
 
+/// What [`write`] executes, prepared: it does so with every batch.
+#[derive(Debug)]
+pub struct Statements {
+    tally: Statement,
+    open: Statement,
+}
+
+impl Statements {
+    pub async fn prepare(client: &Client) -> Result<Self, Error> {
+        let (tally, open) = tokio::try_join!(client.prepare(TALLY_SQL), client.prepare(OPEN_SQL))?;
+        Ok(Self { tally, open })
+    }
+}
+
 /// Writes the figures of a batch in its transaction.
 pub async fn write<'a>(
     tx: &Transaction<'_>,
+    statements: &Statements,
     table: &Table,
     alone: &Alone,
     mut tally: Tally,
@@ -292,15 +310,16 @@ pub async fn write<'a>(
         ];
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&name, &ids];
         parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-        tx.execute(TALLY_SQL, &parameters).await.context("write contributions")?;
+        tx.execute(&statements.tally, &parameters).await.context("write contributions")?;
     }
     let Some(part) = part else { return Ok(()) };
     if part.is_whole {
         let sql = "DELETE FROM contributions_open WHERE table_name = $1 AND part < $2";
         tx.execute(sql, &[&name, &part.number]).await.context("replace open rows")?;
     }
-    let sql = "INSERT INTO contributions_open (table_name, part, rows) VALUES ($1, $2, $3)";
-    tx.execute(sql, &[&name, &part.number, &part.rows]).await.context("write open rows")?;
+    tx.execute(&statements.open, &[&name, &part.number, &part.rows])
+        .await
+        .context("write open rows")?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -15,12 +15,14 @@ use super::table::{self, Table};
 use super::{Config, GathererTarget, partitions, status_text};
 use crate::model::Micros;
 use crate::ops::exit::chain;
-use crate::pg::migrate::{self, Schema};
-use crate::pg::{Options, Target, writer};
+use crate::pg::migrate::{self, Schema, VersionError};
+use crate::pg::{self, Class, Options, Target, writer};
 
 /// One database has this long for all its answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A log less behind than this is being followed; where the lag stops being healthy.
+const FOLLOWING_SECONDS: f64 = 5.0;
 
 /// Everything that was found. Keys are stable; more may come.
 #[derive(Debug, Serialize)]
@@ -38,9 +40,9 @@ pub struct Status {
 #[derive(Debug, Serialize)]
 pub struct Place {
     pub database: String,
-    /// `connected` or `away`.
+    /// `connected`, `refused` (it answers, but not what is asked: rights, password, version) or `away`.
     pub state: &'static str,
-    /// Why it is away.
+    /// Why it is not connected.
     pub error: Option<String>,
 }
 
@@ -70,17 +72,19 @@ pub struct Cursor {
     pub log_id: Option<Uuid>,
     /// The last `log_seq` in production; none while production does not answer.
     pub position: Option<i64>,
-    /// The log's newest; that of the last sync while the gatherer is away.
+    /// The log's newest; that of the last sync while the gatherer cannot be asked.
     pub head: Option<i64>,
+    /// None while one of the two cannot be asked.
     pub lag_rows: Option<i64>,
-    /// Age of the oldest row that waits, by the gatherer's clock; none when it cannot be asked.
+    /// Age of the oldest row that waits, by the gatherer's clock; none like `lag_rows`.
     pub lag_seconds: Option<f64>,
     /// When the cursor last moved.
     pub synced_at: Option<String>,
     pub synced_seconds_ago: Option<f64>,
     /// Rows that were not written because the retention had dropped their time.
     pub past_retention: i64,
-    /// `in sync`, `behind`, `never synced`, `put back` (the log ends before the cursor), `unknown`.
+    /// `in sync`, `following` (less than 5 s behind, which a live log mostly is), `behind`, `never
+    /// synced`, `put back` (the log ends before the cursor), `unknown`.
     pub state: &'static str,
 }
 
@@ -137,7 +141,7 @@ struct Shown {
 /// Prints the status on stdout.
 ///
 /// # Errors
-/// When production does not answer, after what the gatherers say was printed; when stdout is closed.
+/// When a database does not answer, after what the others say was printed; when stdout is closed.
 pub async fn status(config: Config, json: bool) -> anyhow::Result<()> {
     use std::io::Write as _;
     let status = look(&config).await;
@@ -151,10 +155,14 @@ pub async fn status(config: Config, json: bool) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         written => written.context("write to stdout")?,
     }
-    match status.production.error {
-        None => Ok(()),
-        Some(error) => bail!("production cannot be asked: {error}"),
-    }
+    let places =
+        status.gatherers.iter().map(|gatherer| (gatherer.gatherer.as_str(), &gatherer.place));
+    let silent: Vec<String> = std::iter::once(("production", &status.production))
+        .chain(places)
+        .filter_map(|(name, place)| Some(format!("{name}: {}", place.error.as_ref()?)))
+        .collect();
+    ensure!(silent.is_empty(), "not everything can be told: {}", silent.join("; "));
+    Ok(())
 }
 
 /// Asks all databases at once, production first for the gatherers' cursors.
@@ -162,7 +170,7 @@ pub async fn look(config: &Config) -> Status {
     let production = within(ask_production(config)).await;
     let (place, production) = match production {
         Ok(found) => (place(&config.production, None), Some(found)),
-        Err(error) => (place(&config.production, Some(chain(&error))), None),
+        Err(error) => (place(&config.production, Some(&error)), None),
     };
     let cursors = production.as_ref().map(|production| &production.cursors);
     let asked = config.gatherers.iter().map(|gatherer| gatherer_status(gatherer, cursors));
@@ -172,9 +180,21 @@ pub async fn look(config: &Config) -> Status {
     Status { at: Micros::now().to_string(), production: place, writer, gatherers, tables }
 }
 
-fn place(target: &Target, error: Option<String>) -> Place {
-    let state = if error.is_none() { "connected" } else { "away" };
-    Place { database: target.to_string(), state, error }
+fn place(target: &Target, error: Option<&anyhow::Error>) -> Place {
+    let state = match error {
+        None => "connected",
+        Some(error) if is_refusal(error) => "refused",
+        Some(_) => "away",
+    };
+    Place { database: target.to_string(), state, error: error.map(chain) }
+}
+
+/// Whether it was an answer, if not the one that was wanted.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    if let Some(version) = error.downcast_ref::<VersionError>() {
+        return version.class() != Class::Retry;
+    }
+    pg::error::classify_chain(error) != Class::Retry
 }
 
 async fn within<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -272,10 +292,11 @@ async fn gatherer_status(
         Ok(logs) => (None, logs),
         Err(error) => {
             let logs = table::ALL.iter().map(|table| judge(table, saved(table), None, None));
-            (Some(chain(&error)), logs.collect())
+            (Some(error), logs.collect())
         }
     };
-    Gatherer { gatherer: target.id.clone(), place: place(&target.database, error), logs }
+    let place = place(&target.database, error.as_ref());
+    Gatherer { gatherer: target.id.clone(), place, logs }
 }
 
 async fn cursor(client: &Client, table: &Table, saved: Option<&[Saved]>) -> anyhow::Result<Cursor> {
@@ -312,24 +333,29 @@ fn judge(
     });
     let head = shown.map(|shown| shown.head).or(known.map(|known| known.head));
     let position = saved.and(Some(known.map_or(0, |known| known.position)));
-    let lag_rows = head.zip(position).map(|(head, position)| head.saturating_sub(position));
+    let shown_head = shown.map(|shown| shown.head);
+    let lag_rows = shown_head.zip(position).map(|(head, position)| head.saturating_sub(position));
+    let seconds = |micros: i64| super::metrics::seconds(now.since(Micros(micros)).max(0));
+    let waits_seconds = waits_since.map(seconds);
     let state = match (shown, known, lag_rows) {
         (None, ..) | (_, _, None) => "unknown",
         (Some(_), _, Some(lag)) if lag < 0 => "put back",
         (Some(shown), None, _) if shown.head > 0 => "never synced",
         (Some(_), _, Some(0)) => "in sync",
+        (Some(_), _, Some(_)) if waits_seconds.is_some_and(|s| s < FOLLOWING_SECONDS) => {
+            "following"
+        }
         (Some(_), _, Some(_)) => "behind",
     };
-    let seconds = |micros: i64| super::metrics::seconds(now.since(Micros(micros)).max(0));
     Cursor {
         table: table.name(),
         log_id: shown.map(|shown| shown.log_id).or(known.map(|known| known.log_id)),
         position,
         head,
         lag_rows: lag_rows.map(|lag| lag.max(0)),
-        lag_seconds: match (state, waits_since) {
+        lag_seconds: match (state, waits_seconds) {
             ("in sync", _) => Some(0.0),
-            (_, since) => since.filter(|_| saved.is_some()).map(seconds),
+            (_, waits) => waits.filter(|_| saved.is_some()),
         },
         synced_at: known.map(|known| Micros(known.synced_at).to_string()),
         synced_seconds_ago: known.map(|known| seconds(known.synced_at)),
@@ -355,16 +381,17 @@ mod tests {
     #[test]
     fn every_state_is_told() {
         let cursors = [saved(2, 10), saved(1, 500)];
-        for (saved, shown, state, lag_rows) in [
-            (Some(&cursors[..]), shown(2, 10), "in sync", Some(0)),
-            (Some(&cursors[..]), shown(2, 17), "behind", Some(7)),
-            (Some(&cursors[..]), shown(2, 9), "put back", Some(0)),
-            (Some(&cursors[..]), shown(3, 9), "never synced", Some(9)),
-            (Some(&[][..]), shown(3, 0), "in sync", Some(0)),
-            (Some(&cursors[..]), None, "unknown", Some(3)),
-            (None, shown(2, 10), "unknown", None),
+        for (saved, shown, waits, state, lag_rows) in [
+            (Some(&cursors[..]), shown(2, 10), 1, "in sync", Some(0)),
+            (Some(&cursors[..]), shown(2, 17), 1, "following", Some(7)),
+            (Some(&cursors[..]), shown(2, 17), 6, "behind", Some(7)),
+            (Some(&cursors[..]), shown(2, 9), 1, "put back", Some(0)),
+            (Some(&cursors[..]), shown(3, 9), 1, "never synced", Some(9)),
+            (Some(&[][..]), shown(3, 0), 1, "in sync", Some(0)),
+            (Some(&cursors[..]), None, 1, "unknown", None),
+            (None, shown(2, 10), 1, "unknown", None),
         ] {
-            let cursor = judge(&TRADES, saved, shown, Some(Micros::now().0 - 1_000_000));
+            let cursor = judge(&TRADES, saved, shown, Some(Micros::now().0 - waits * 1_000_000));
             assert_eq!((cursor.state, cursor.lag_rows), (state, lag_rows), "{shown:?}");
             let lag = cursor.lag_seconds;
             match (state, saved) {

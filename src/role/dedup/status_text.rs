@@ -45,7 +45,12 @@ fn gatherer_text(gatherer: &Gatherer) -> String {
 
 fn cursor(log: &Cursor) -> Vec<Cell> {
     let number = |value: Option<i64>| right(value.map_or("?".to_owned(), |n| n.to_string()));
-    let ago = log.synced_seconds_ago.map_or("never".to_owned(), |ago| format!("{} ago", span(ago)));
+    let ago = match (log.synced_seconds_ago, log.position) {
+        (Some(ago), _) => format!("{} ago", span(ago)),
+        (None, Some(_)) => "never".to_owned(),
+        // Production knows, and does not answer.
+        (None, None) => "?".to_owned(),
+    };
     let mut state = log.state.to_owned();
     if log.past_retention > 0 {
         state.push_str(&format!(", {} past retention", log.past_retention));

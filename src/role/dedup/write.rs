@@ -106,6 +106,7 @@ struct Statements {
     insert: Statement,
     cursors: Statement,
     head: Statement,
+    contributions: contributions::Statements,
 }
 
 const CURSORS_SQL: &str = "UPDATE sync_cursors c SET position = m.through, head = m.head, \
@@ -143,16 +144,17 @@ impl Session {
             let client = &client;
             async move { client.prepare(&sql).await }
         };
-        let (copy, stage, known, insert, cursors, head) = tokio::try_join!(
+        let (copy, stage, known, insert, cursors, head, contributions) = tokio::try_join!(
             prepare(table.copy_sql()),
             prepare(table.stage_sql()),
             prepare(table.known_sql()),
             prepare(table.insert_sql()),
             prepare(CURSORS_SQL.to_owned()),
             prepare(HEAD_SQL.to_owned()),
+            contributions::Statements::prepare(&client),
         )
         .context("prepare statements")?;
-        let statements = Statements { copy, stage, known, insert, cursors, head };
+        let statements = Statements { copy, stage, known, insert, cursors, head, contributions };
 
         let tx = client.transaction().await?;
         tenure.fence.check(&tx).await?;
@@ -294,8 +296,10 @@ impl Session {
             is_new: *is_new,
         });
         let (table, alone) = (self.known.table, &self.known.alone);
-        contributions::write(&tx, table, alone, batch.tally(), decided).await?;
+        let statements = &self.known.statements.contributions;
+        // Sent together: a batch waits for as few answers as can be.
         tokio::try_join!(
+            contributions::write(&tx, statements, table, alone, batch.tally(), decided),
             self.known.move_cursors(&tx, batch),
             self.known.move_head(&tx, head, time_max, earliest)
         )?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::Access;
 
 use super::{Config, writer};
+use crate::kalshi::offset::SKEW_MICROS_MIN;
 use crate::kalshi::rest::{Rest, RestError, Settings};
 use crate::kalshi::session;
 use crate::kalshi::socket::{self, ConnectError};
@@ -17,8 +18,6 @@ use crate::pg::migrate::{self, Schema};
 
 /// One call or handshake of the check: somebody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A clock that differs by more makes the exchange refuse signatures.
-const CLOCK_MICROS_MAX: i64 = 2_000_000;
 
 /// Connects to everything that the configuration names and changes nothing.
 ///
@@ -100,7 +99,7 @@ fn key_problem(rest: &Rest, url: &str, error: &RestError) -> anyhow::Error {
     if !error.is_auth() {
         return anyhow::anyhow!("ask {url} for the account's limits: {error}");
     }
-    let skew = rest.clock_offset_micros().filter(|offset| offset.abs() > CLOCK_MICROS_MAX);
+    let skew = rest.clock_offset_micros().filter(|offset| offset.abs() >= SKEW_MICROS_MIN);
     anyhow::anyhow!("{url} refused the key: {}; it answered {error}", reason(skew))
 }
 

@@ -1,5 +1,6 @@
 //! The role and its transaction over real PostgreSQL: a rig of databases, and what must hold.
 
+mod answers;
 mod contributions;
 mod disk;
 mod partitions;

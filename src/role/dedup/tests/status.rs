@@ -46,7 +46,7 @@ async fn the_status_is_that_of_the_databases() {
     let away = deltas_of(&status, "gatherer-3");
     assert_eq!((away.state, away.lag_seconds), ("unknown", None));
     let place = &status.gatherers[2].place;
-    assert_eq!((place.state, status.gatherers[1].place.state), ("away", "connected"));
+    assert_eq!((place.state, status.gatherers[1].place.state), ("refused", "connected"));
     assert!(place.error.as_ref().unwrap().contains("\"nowhere\" does not exist"), "{place:?}");
     let deltas = &status.tables[table::ORDERBOOK_DELTAS.index()];
     assert_eq!((deltas.head, deltas.retention_seconds), (20, Some(90 * 86_400)));
@@ -56,7 +56,7 @@ async fn the_status_is_that_of_the_databases() {
     for part in [
         "(running), epoch 1, since 2",
         "gatherer-3 postgres@",
-        ": away\n  connect to ",
+        ": refused\n  connect to ",
         "exporter at 5 (15 behind)",
         "90 d",
         "in sync",
@@ -65,20 +65,23 @@ async fn the_status_is_that_of_the_databases() {
     }
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["gatherers"][0]["logs"][1]["position"], 20, "{json}");
-    assert_eq!(json["gatherers"][2]["state"], "away");
+    assert_eq!(json["gatherers"][2]["state"], "refused");
 
     running.stop().await.unwrap();
     append_deltas(&rig.gatherers[0], &(20..27).map(delta).collect::<Vec<_>>()).await;
     let status = look(&config).await;
     assert!(!status.writer.as_ref().unwrap().is_running);
     let log = deltas_of(&status, "gatherer-1");
-    assert_eq!((log.state, log.lag_rows), ("behind", Some(7)));
+    // Their times are to come, so none has waited for long.
+    assert_eq!((log.state, log.lag_rows), ("following", Some(7)));
     assert!(log.lag_seconds.is_some());
 
     config.production = rig.cluster.target("nowhere");
     let status = look(&config).await;
-    assert_eq!((status.production.state, status.writer.is_none()), ("away", true));
+    assert_eq!((status.production.state, status.writer.is_none()), ("refused", true));
     let log = deltas_of(&status, "gatherer-1");
     assert_eq!((log.state, log.position, log.head), ("unknown", None, Some(27)));
     assert!(status_text::text(&status).contains("nowhere"));
+    config.production.host = "/nowhere".to_owned();
+    assert_eq!(look(&config).await.production.state, "away");
 }

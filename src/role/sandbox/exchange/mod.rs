@@ -40,7 +40,7 @@ mod ws;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Exchange {
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("listen on {}", config.listen))?;
-        let address = listener.local_addr().context("ask for the bound address")?;
+        let address = reachable(listener.local_addr().context("ask for the bound address")?);
         hub.tasks.spawn(server::accept(Arc::clone(&hub), listener));
         spawn_source(&hub, config, capture);
         Ok(Self { hub, address })
@@ -273,6 +273,18 @@ impl Exchange {
         self.hub.tasks.close();
         self.hub.tasks.wait().await;
     }
+}
+
+/// Where a client on this machine reaches what listens on every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    address
 }
 
 /// Starts the task that publishes, once it may.
