@@ -64,14 +64,36 @@ def told_variables():
     return {line.split("=")[0].strip() for line in block[1].splitlines()}
 
 
+def objects(text):
+    """The innermost `{...}` that holds each `Effect`, with everything inside it."""
+    found, open_at = [], []
+    for at, character in enumerate(text):
+        if character == "{":
+            open_at.append(at)
+        elif character == "}" and open_at:
+            start = open_at.pop()
+            inner = text[start + 1 : at]
+            # What stands at the object's own depth.
+            flat = inner
+            while (shorter := re.sub(r"\{[^{}]*\}", "", flat)) != flat:
+                flat = shorter
+            if re.search(r"\bEffect\s*=", flat):
+                found.append(inner)
+    return found
+
+
 def stars(path):
     """Statements that allow every action or every resource. A bucket's policy that denies is none."""
     text = path.read_text()
-    for statement in re.findall(r'\{[^{}]*Effect\s*=\s*"Allow"(?:[^{}]|\{[^{}]*\})*\}', text):
+    statements = objects(text)
+    require(len(statements) == len(re.findall(r"\bEffect\s*=", text)), f"{path.name}: a policy is not read")
+    for statement in statements:
+        if not re.search(r'\bEffect\s*=\s*"Allow"', statement):
+            continue
         for key in ["Action", "Resource", "NotAction", "NotResource"]:
-            value = re.search(rf"\b{key}\s*=\s*(\[[^\]]*\]|\"[^\"]*\")", statement)
+            value = re.search(rf"\b{key}\s*=\s*(\[.*?\n?\s*\](?=\s*\n)|[^\n]*)", statement, re.DOTALL)
             for one in re.findall(r'"([^"]*)"', value[1]) if value else []:
-                if key.startswith("Not") or one == "*" or one.endswith(":*") and key == "Action":
+                if key.startswith("Not") or one == "*" or (key == "Action" and "*" in one):
                     yield f"{path.name}: {key} {one}"
 
 
