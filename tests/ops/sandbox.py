@@ -23,10 +23,11 @@ def free_port():
         return one.getsockname()[1]
 
 
-def get(url, method="GET"):
+def get(url, method="GET", **headers):
     """Status and body; a refusal is an answer too."""
+    request = urllib.request.Request(url, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
