@@ -68,9 +68,8 @@ mod tests {
         let mut byte = [0];
         std::io::stdin().read_exact(&mut byte).unwrap();
         runtime.spawn(async {
-            loop {
-                std::thread::park();
-            }
+            let (_sender, nothing) = std::sync::mpsc::channel::<()>();
+            nothing.recv().ok();
         });
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         runtime.shutdown_background();
