@@ -3,6 +3,7 @@
 #   make sandbox [ARGS="--markets 200 --duration 60s"]   the whole platform against a simulated exchange
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches
 #   make check                                           formatting, lints, tests, docs, dependencies
+#   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
@@ -13,7 +14,7 @@
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
+.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -26,6 +27,12 @@ test:
 	cargo nextest run --locked --features failpoints $(ARGS)
 
 check: install-tools fmt lint test doc audit
+
+# Everything around the executable, by the tools that its users trust; the runbook's commands included.
+check-ops:
+	@.ci/install ops
+	@cargo build --release --locked
+	@tests/ops/check "$(TARGET_DIR)/release/kalshi" $(ARGS)
 
 build:
 	@.ci/install

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -211,7 +211,11 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits, stop: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let pages = pages.clone();
-        async move { Ok::<_, Infallible>(pages.answer(request.method(), request.uri().path()).await) }
+        async move {
+            let open = reads_open_metrics(request.headers());
+            let answer = pages.answer(request.method(), request.uri().path(), open);
+            Ok::<_, Infallible>(answer.await)
+        }
     });
     // One request a connection: an idle client never holds one of the few places.
     let connection = http1::Builder::new()
@@ -235,6 +239,12 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits, stop: Ca
     }
 }
 
+/// Whether a client reads OpenMetrics. Who does not say so gets the older form, as from other exporters.
+fn reads_open_metrics(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("application/openmetrics-text"))
+}
+
 /// The paths that one listener knows.
 struct Pages {
     health: Option<Source>,
@@ -243,7 +253,7 @@ struct Pages {
 }
 
 impl Pages {
-    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str, open: bool) -> Response<Full<Bytes>> {
         let page = match path {
             "/health" => self.health.as_ref().map(Page::Health),
             "/ready" => self.health.as_ref().map(Page::Ready),
@@ -263,14 +273,23 @@ impl Pages {
         match page {
             Page::Health(source) => self.health(source).await,
             Page::Ready(source) => self.ready(source).await,
-            Page::Metrics(registry) => match metrics::encode(registry) {
-                Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
-                Err(error) => {
-                    tracing::error!(%error, "could not encode metrics");
-                    let text = "could not encode metrics\n";
-                    response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
-                }
-            },
+            Page::Metrics(registry) => Self::metrics(registry, open),
+        }
+    }
+
+    fn metrics(registry: &Registry, open: bool) -> Response<Full<Bytes>> {
+        let (text, content_type) = if open {
+            (metrics::encode(registry), metrics::CONTENT_TYPE)
+        } else {
+            (metrics::encode_text(registry), metrics::TEXT_CONTENT_TYPE)
+        };
+        match text {
+            Ok(text) => response(StatusCode::OK, content_type, text),
+            Err(error) => {
+                tracing::error!(%error, "could not encode metrics");
+                let text = "could not encode metrics\n";
+                response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", text)
+            }
         }
     }
 

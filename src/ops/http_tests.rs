@@ -64,8 +64,14 @@ async fn each_path_on_its_own_listener() {
 
     let (status, head, body) = ask(running.metrics, "GET", "/metrics?x=1").await;
     assert_eq!(status, 200);
-    assert!(head.contains(&format!("content-type: {}", metrics::CONTENT_TYPE)), "{head}");
-    assert!(body.contains("test_frames_total 0") && body.ends_with("# EOF\n"), "{body}");
+    assert!(head.contains(&format!("content-type: {}", metrics::TEXT_CONTENT_TYPE)), "{head}");
+    assert!(body.contains("# TYPE test_frames_total counter\ntest_frames_total 0\n"), "{body}");
+    let accept =
+        "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let asked = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+    let answer = exchange(running.metrics, &asked).await;
+    assert!(answer.contains(metrics::CONTENT_TYPE), "{answer}");
+    assert!(answer.contains("test_frames_total 0") && answer.ends_with("# EOF\n"), "{answer}");
 
     for (addr, path) in [
         (running.health, "/metrics"),

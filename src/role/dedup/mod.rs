@@ -103,6 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     // Nothing is ever sent: the end of the last sender is the message.
     let (alive, logs_ended) = mpsc::channel(1);
     let mut tasks = Tasks::new();
+    tasks.spawn("watchdog", ops::systemd::watchdog(stop.clone()));
 
     let mut heads = Vec::new();
     for GathererTarget { id, database } in &config.gatherers {

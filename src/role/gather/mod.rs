@@ -182,6 +182,7 @@ pub async fn run(config: Config, load: reload::Load, shutdown: Shutdown) -> Resu
     let stop = drained.clone();
     let pages = Arc::new(registry);
     tasks.spawn("announce readiness", announce(vitals.subscribe(), drained.clone()));
+    tasks.spawn("watchdog", systemd::watchdog(drained.clone()));
     tasks.spawn("serve health", async move {
         server.serve(source, pages, stop).await;
         Ok(())

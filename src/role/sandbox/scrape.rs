@@ -1,4 +1,4 @@
-//! Reads what the roles say of themselves: `/health` as JSON, `/metrics` as OpenMetrics text.
+//! Reads what the roles say of themselves: `/health` as JSON, `/metrics` as text.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,7 +71,7 @@ struct Sample {
 pub struct Metrics(Vec<Sample>);
 
 impl Metrics {
-    /// Reads OpenMetrics text; lines that are not samples are passed over.
+    /// Reads Prometheus' text, in either of its forms; lines that are not samples are passed over.
     pub fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(parse_line).collect())
     }

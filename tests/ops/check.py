@@ -1,0 +1,63 @@
+"""Checks everything around the executable: units, rules, dashboards, Terraform, the runbook. Prints one
+line a part, and ends with 1 when a part does not hold.
+
+    tests/ops/check.py target/release/kalshi [PART...]
+"""
+
+import argparse
+import sys
+import time
+
+import live
+import rules
+import runbook
+import sandbox
+import terraform
+import units
+from report import Failed
+
+PARTS = {
+    "units": units.check,
+    "rules": rules.check,
+    "dashboards": live.check_dashboards,
+    "terraform": terraform.check,
+    "scripts": terraform.check_scripts,
+    "runbook": runbook.check,
+}
+# These need the running platform, which is started once for all.
+LIVE_PARTS = {"metrics": live.check, "commands": runbook.check_commands}
+
+
+def part(name, check):
+    began = time.monotonic()
+    try:
+        said, holds = check(), True
+    except Failed as error:
+        said, holds = str(error), False
+    seconds = time.monotonic() - began
+    print(f"{'ok    ' if holds else 'FAILED'} {name:<10} {seconds:5.1f} s  {said}", flush=True)
+    return holds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("kalshi", help="the executable")
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *LIVE_PARTS], help="all when none is given")
+    arguments = parser.parse_args()
+    chosen = arguments.part or [*PARTS, *LIVE_PARTS]
+    results = [part(name, check) for name, check in PARTS.items() if name in chosen]
+    living = {name: check for name, check in LIVE_PARTS.items() if name in chosen}
+    if living:
+        try:
+            with sandbox.Sandbox(arguments.kalshi) as platform:
+                results += [
+                    part(name, lambda check=check: check(platform)) for name, check in living.items()
+                ]
+        except Failed as error:
+            print(f"FAILED sandbox: {error}")
+            results.append(False)
+    sys.exit(0 if all(results) else 1)
+
+
+if __name__ == "__main__":
+    main()

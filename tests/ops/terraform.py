@@ -1,0 +1,212 @@
+"""Terraform's files: they parse, checkov finds nothing that is not explained, names are the runbook's, no
+policy allows a star, and what machines run at their first start is sound."""
+
+import json
+import re
+import sys
+import pathlib
+import tempfile
+
+import hcl2
+import yaml
+
+from report import ROOT, none, require, run
+
+FOLDER = ROOT / "terraform"
+# Those that the deployment was promised with.
+VARIABLES = {
+    "project", "environment", "aws_region", "vpc_cidr", "gatherer_count", "gatherer_instance_type",
+    "deduplicator_instance_type", "rds_instance_class", "gatherer_volume_size", "rds_storage_size",
+}
+OUTPUTS = {"gatherer_ips", "deduplicator_ip", "rds_endpoint", "s3_bucket"}
+
+# What a template is given, as Terraform would.
+SAMPLES = {
+    "gatherer.sh": {
+        "gatherer": "gatherer-1", "region": "us-east-1", "secrets": "kalshi-data/prod",
+        "key_secret": "kalshi-api-key-1", "package": "s3://packages/kalshi_0.1.0_arm64.deb",
+        "volume": "vol0123456789abcdef0", "deduplicator_cidr": "10.0.128.0/20",
+    },
+    "deduplicator.sh": {
+        "region": "us-east-1", "secrets": "kalshi-data/prod",
+        "package": "s3://packages/kalshi_0.1.0_arm64.deb",
+        "production_host": "kalshi-data-prod.abc.us-east-1.rds.amazonaws.com",
+        "gatherers": "gatherer-1 gatherer-2 gatherer-3",
+    },
+}
+
+
+def unquoted(value):
+    """python-hcl2 keeps the quotes of a string."""
+    return value.strip('"') if isinstance(value, str) else value
+
+
+def parse(path):
+    with path.open() as file:
+        return hcl2.load(file)
+
+
+def names(kind):
+    return {
+        unquoted(name)
+        for path in FOLDER.glob("*.tf")
+        for block in parse(path).get(kind, [])
+        for name in block
+        if not name.startswith("__")
+    }
+
+
+def told_variables():
+    """The names that the runbook gives values to."""
+    text = (ROOT / "docs/runbook.md").read_text()
+    block = re.search(r"cat > prod.tfvars << 'END'\n(.*?)\nEND\n", text, re.DOTALL)
+    require(block, "the runbook writes no prod.tfvars")
+    return {line.split("=")[0].strip() for line in block[1].splitlines()}
+
+
+def objects(text):
+    """The innermost `{...}` that holds each `Effect`, with everything inside it."""
+    found, open_at = [], []
+    for at, character in enumerate(text):
+        if character == "{":
+            open_at.append(at)
+        elif character == "}" and open_at:
+            start = open_at.pop()
+            inner = text[start + 1 : at]
+            # What stands at the object's own depth.
+            flat = inner
+            while (shorter := re.sub(r"\{[^{}]*\}", "", flat)) != flat:
+                flat = shorter
+            if re.search(r"\bEffect\s*=", flat):
+                found.append(inner)
+    return found
+
+
+def stars(path):
+    """Statements that allow every action or every resource. A bucket's policy that denies is none."""
+    text = path.read_text()
+    statements = objects(text)
+    require(len(statements) == len(re.findall(r"\bEffect\s*=", text)), f"{path.name}: a policy is not read")
+    for statement in statements:
+        if not re.search(r'\bEffect\s*=\s*"Allow"', statement):
+            continue
+        for key in ["Action", "Resource", "NotAction", "NotResource"]:
+            value = re.search(rf"\b{key}\s*=\s*(\[.*?\n?\s*\](?=\s*\n)|[^\n]*)", statement, re.DOTALL)
+            for one in re.findall(r'"([^"]*)"', value[1]) if value else []:
+                if key.startswith("Not") or one == "*" or (key == "Action" and "*" in one):
+                    yield f"{path.name}: {key} {one}"
+
+
+def check_names():
+    variables, outputs = names("variable"), names("output")
+    none(VARIABLES - variables, "variables that are missing")
+    none(OUTPUTS - outputs, "outputs that are missing")
+    told = told_variables()
+    none(told - variables, "variables of the runbook that do not exist")
+    required = {
+        unquoted(name)
+        for path in FOLDER.glob("*.tf")
+        for block in parse(path).get("variable", [])
+        for name, body in block.items()
+        if isinstance(body, dict) and "default" not in body
+    }
+    none(required - told, "variables without a default that the runbook does not give")
+    text = (ROOT / "docs/runbook.md").read_text()
+    none((name for name in outputs if f"`{name}`" not in text), "outputs that the runbook does not name")
+    used = set(re.findall(r"\bvar\.(\w+)", "".join(p.read_text() for p in FOLDER.glob("*.tf"))))
+    none(variables ^ used, "variables that are not both declared and used")
+    secrets = set(re.findall(r'"((?:gatherer|dedup-reader|deduplicator)-db?-?password)"',
+                             (FOLDER / "keys.tf").read_text()))
+    none((name for name in secrets if name not in text), "secrets that the runbook gives no value")
+    return len(variables), len(outputs)
+
+
+def checkov(folder):
+    """Failed checks; a skip must have a reason."""
+    output = run(
+        pathlib.Path(sys.executable).parent / "checkov", "--directory", folder, "--framework", "terraform",
+        "--output", "json", "--quiet", "--compact", "--soft-fail", "--skip-download",
+        env={"PATH": "/usr/bin:/bin", "HOME": tempfile.gettempdir(), "LOG_LEVEL": "ERROR"},
+    )
+    report = json.loads(output[output.index("{"):])
+    require(report["summary"]["passed"] > 20 or folder != FOLDER, f"checkov read nothing: {report['summary']}")
+    require(report["summary"]["parsing_errors"] == 0, "checkov cannot parse a file")
+    return report["summary"]["passed"], [
+        f"{check['check_id']} {check['resource']}: {check['check_name']}"
+        for check in report["results"]["failed_checks"]
+    ]
+
+
+def check():
+    files = sorted(FOLDER.rglob("*.tf"))
+    for path in files:
+        parse(path)
+    variables, outputs = check_names()
+    none((star for path in files for star in stars(path)), "policies that allow everything")
+    text = "".join(path.read_text() for path in files)
+    none((line for line in re.findall(r"#checkov:skip=.*", text)
+          if not re.fullmatch(r"#checkov:skip=\w+: .{20,}", line)), "skips without a reason")
+    for pattern, what in [
+        (r'http_tokens\s*=\s*"(?!required")', "IMDSv1 is allowed"),
+        (r"(?:from|to)_port\s*=\s*22\b", "a port for SSH"),
+        (r"publicly_accessible\s*=\s*true", "production is public"),
+        (r'\busername\s*=\s*"admin"', "RDS refuses this user"),
+        (r"\n\s*(?:password|secret_string)\s*=", "a secret in Terraform's state"),
+    ]:
+        require(not re.search(pattern, text), what)
+    passed, failed = checkov(FOLDER)
+    none(failed, "checkov")
+    return f"{len(files)} files, {variables} variables, {outputs} outputs, {passed} checks of checkov pass"
+
+
+def render(path):
+    """As templatefile() does, for the only forms that are used: a name, and an escaped `$`."""
+    values = SAMPLES[path.name]
+    text = path.read_text()
+    require("%{" not in text, f"{path.name}: directives are not rendered here")
+
+    def value(match):
+        if match[0].startswith("$$"):
+            return "${"
+        require(match[1] in values, f"{path.name}: {match[1]} is not given")
+        return values[match[1]]
+
+    rendered = re.sub(r"\$\$\{|\$\{(\w+)\}", value, text)
+    given = set(re.findall(r"(?<!\$)\$\{(\w+)\}", text))
+    none(given ^ set(values), f"{path.name}: names that are not both given and used")
+    passed = re.search(rf'templates/{path.name}", \{{(.*?)\n  \}}\)', (FOLDER / "machines.tf").read_text(),
+                       re.DOTALL)
+    none(given ^ set(re.findall(r"^\s+(\w+)\s*=", passed[1], re.MULTILINE)),
+         f"{path.name}: names that machines.tf does not give, or gives in vain")
+    return rendered
+
+
+def check_scripts():
+    templates = sorted((FOLDER / "templates").iterdir())
+    none({path.name for path in templates} ^ set(SAMPLES), "templates without sample values")
+    scripts = {path.name: render(path) for path in templates}
+    # The scripts that a script writes, and the configurations.
+    for name, text in list(scripts.items()):
+        for inner in re.findall(r"<<'END'\n(#!/bin/bash\n.*?)\nEND\n", text, re.DOTALL):
+            scripts[f"{name}: inner"] = inner + "\n"
+    for name, text in scripts.items():
+        run("bash", "-n", input=text)
+        run("shellcheck", "--shell=bash", "-", input=text)
+        require(len(text) < 16_000, f"{name} is longer than user data may be")
+    gatherer = re.search(r"gatherer.yaml <<'END'\n(.*?)\nEND\n", scripts["gatherer.sh"], re.DOTALL)
+    require(yaml.safe_load(gatherer[1])["gatherer_id"] == "gatherer-1", "gatherer.yaml is not YAML")
+    block = re.search(r"\n\{\n(.*?)\n\} >/etc/kalshi/deduplicator.yaml", scripts["deduplicator.sh"], re.DOTALL)
+    config = yaml.safe_load(run("bash", "-euc", block[1]))
+    require([one["id"] for one in config["gatherers"]] == ["gatherer-1", "gatherer-2", "gatherer-3"],
+            "deduplicator.yaml lacks gatherers")
+    require(config["production"]["password_file"] == "${CREDENTIALS_DIRECTORY}/production-password",
+            "deduplicator.yaml does not use the unit's credentials")
+    # What a configuration takes from the unit's credentials is what the unit loads and the machine fetches.
+    for unit in ["gatherer", "deduplicator"]:
+        loaded = set(re.findall(r"^LoadCredential=([\w.-]+):", (ROOT / f"systemd/{unit}.service").read_text(),
+                                re.MULTILINE))
+        text = scripts[f"{unit}.sh"]
+        none(loaded ^ set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w.-]+)", text)),
+             f"{unit}: credentials that unit and configuration do not share")
+        none((name for name in loaded if f"/{name}.new" not in text), f"{unit}: credentials that nobody fetches")
+    return f"{len(scripts)} scripts pass bash -n and shellcheck"
