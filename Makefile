@@ -2,7 +2,7 @@
 #
 #   make sandbox [ARGS="--markets 200 --duration 60s"]   the whole platform against a simulated exchange
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches
-#   make check                                           formatting, lints, tests, docs, dependencies
+#   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
@@ -14,7 +14,7 @@
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint doc audit install-tools
+.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -26,7 +26,7 @@ test:
 	@.ci/install test
 	cargo nextest run --locked --features failpoints $(ARGS)
 
-check: install-tools fmt lint test doc audit
+check: install-tools fmt lint sql test doc audit
 
 # Everything around the executable, by the tools that its users trust; the runbook's commands included.
 check-ops:
@@ -51,6 +51,9 @@ fmt:
 
 lint:
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings
+
+sql:
+	.ci/sql
 
 # Private items too: this is a program, its documentation is for whoever works on it.
 doc:
