@@ -129,8 +129,8 @@ fn fill(cluster: &Cluster, root: &Path, database: &str, number: i64, rows: i64, 
     // Only its database is looked at.
     let text = format!(
         "gatherer_id: gatherer-{number}\napi: {{ rest_url: 'http://127.0.0.1:1', ws_url: \
-         'ws://127.0.0.1:1', key_id: x, private_key_file: x }}\ndatabase: {}\n",
-        cluster.target(database)
+         'ws://127.0.0.1:1', key_id: x, private_key_file: x }}\ndatabase: {}\nadmin: {{ user: postgres }}\n",
+        cluster.target(database, "gatherer")
     );
     fs::write(&file, text).expect("write a configuration");
     migrate(&file);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::ops::exit::Exit;
 use crate::role::sandbox::ChaosKind;
@@ -49,6 +49,7 @@ pub enum Command {
 Examples:
   kalshi gather
   kalshi gather --config ./gatherer.yaml --check
+  kalshi gather --check --format json
   kalshi gather --plan
   kalshi gather --plan --gatherers 3 --format json
   KALSHI_KEY_ID=... TIMESCALEDB_PASSWORD=... kalshi gather --config ./gatherer.yaml")]
@@ -59,6 +60,7 @@ Examples:
 Examples:
   kalshi dedup
   kalshi dedup --config ./deduplicator.yaml --check
+  kalshi dedup --check --format json
   kalshi dedup --status
   kalshi dedup --status --format json")]
     Dedup(Dedup),
@@ -66,6 +68,8 @@ Examples:
     /// Bring a configuration's database to the schema of this version
     #[command(after_help = "\
 The file decides what is migrated: a gatherer's file its database, a deduplicator's file production.
+The first time takes an administrator's access, `admin` in the file: it makes the database when it is
+missing, the roles, and everything in it. Later the service's own user suffices.
 
 Examples:
   kalshi migrate --config /etc/kalshi/gatherer.yaml
@@ -93,6 +97,7 @@ Examples:
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("shows").args(["check", "plan"])))]
 pub struct Gather {
     /// The gatherer's configuration
     #[arg(long, value_name = "FILE", default_value = GATHERER_FILE)]
@@ -112,19 +117,20 @@ pub struct Gather {
 
     /// For --plan: gatherers like this one under one user of the exchange, who share its connections
     /// and its REST budget; by default sessions.user_gatherers
-    #[arg(long, value_name = "N", requires = "plan", value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "N", requires = "plan", conflicts_with = "check", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub gatherers: Option<u16>,
 
     /// For --plan: the most markets of one subscription, which the exchange does not publish
-    #[arg(long, value_name = "N", requires = "plan", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "plan", conflicts_with = "check", value_parser = clap::value_parser!(u32).range(1..))]
     pub markets_max: Option<u32>,
 
-    /// For --plan: how to print it
-    #[arg(long, value_enum, default_value_t = Format::Table, requires = "plan")]
+    /// For --check and --plan: how to print it
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "shows")]
     pub format: Format,
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("shows").args(["check", "status"])))]
 pub struct Dedup {
     /// The deduplicator's configuration
     #[arg(long, value_name = "FILE", default_value = DEDUPLICATOR_FILE)]
@@ -141,8 +147,8 @@ pub struct Dedup {
     #[arg(long, conflicts_with = "check")]
     pub status: bool,
 
-    /// For --status: how to print it
-    #[arg(long, value_enum, default_value_t = Format::Table, requires = "status")]
+    /// For --check and --status: how to print it
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "shows")]
     pub format: Format,
 }
 
@@ -384,6 +390,14 @@ mod tests {
         assert_eq!((gather.config.to_str(), gather.check), (Some(GATHERER_FILE), false));
         let Command::Dedup(dedup) = parsed("dedup --check").unwrap().command else { panic!() };
         assert_eq!((dedup.config.to_str(), dedup.check), (Some(DEDUPLICATOR_FILE), true));
+        for line in ["dedup --check --format json", "dedup --status --format json"] {
+            let Command::Dedup(dedup) = parsed(line).unwrap().command else { panic!() };
+            assert_eq!(dedup.format, Format::Json, "{line}");
+        }
+        for line in ["gather --check --format json", "gather --plan --format json"] {
+            let Command::Gather(gather) = parsed(line).unwrap().command else { panic!() };
+            assert_eq!(gather.format, Format::Json, "{line}");
+        }
         let Command::Migrate(migrate) = parsed("migrate --dry-run").unwrap().command else {
             panic!()
         };
@@ -406,6 +420,7 @@ mod tests {
             "gather --check --plan",
             "dedup --check --status",
             "dedup --format json",
+            "gather --gatherers 2 --check",
             "gather --gatherers 3",
             "gather --format json",
             "gather --plan --gatherers 0",

@@ -63,8 +63,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Gather(arguments) if arguments.check => {
             let config = load(config::load_gatherer(&arguments.config), Output::Person)?;
-            role::gather::check::run(config).await?;
-            announce_fine(&arguments.config)
+            let as_json = matches!(arguments.format, cli::Format::Json);
+            role::gather::check::run(config, as_json).await?;
+            announce_fine(&arguments.config, as_json)
         }
         Command::Gather(arguments) if arguments.plan => {
             let config = load(config::load_gatherer(&arguments.config), Output::Person)?;
@@ -87,8 +88,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Dedup(arguments) if arguments.check => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
-            role::dedup::check(config).await?;
-            announce_fine(&arguments.config)
+            let as_json = matches!(arguments.format, cli::Format::Json);
+            role::dedup::check(config, as_json).await?;
+            announce_fine(&arguments.config, as_json)
         }
         Command::Dedup(arguments) if arguments.status => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
@@ -106,7 +108,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             let database = load(config::load_either(&arguments.config), Output::Person)?;
             let options =
                 role::migrate::Options { status: arguments.status, dry_run: arguments.dry_run };
-            role::migrate::run(database.target, database.schema, options).await
+            role::migrate::run(database.target, database.admin, database.schema, options).await
         }
         Command::Sandbox(arguments) => sandbox(*arguments).await,
     }
@@ -158,8 +160,12 @@ async fn follow_log_level(mut hangup: Hangup, file: PathBuf) {
     }
 }
 
-fn announce_fine(file: &Path) -> anyhow::Result<()> {
+/// The last line for people; a program has read that all is well.
+fn announce_fine(file: &Path, as_json: bool) -> anyhow::Result<()> {
     use std::io::Write as _;
+    if as_json {
+        return Ok(());
+    }
     writeln!(std::io::stdout(), "{}: configuration and connections are fine", file.display())
         .context("write to stdout")
 }

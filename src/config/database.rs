@@ -9,21 +9,70 @@ use crate::pg::{Target, TlsMode};
 
 /// What the key of a database access is called, and who the sessions belong to.
 pub fn target(section: Section<'_>, application_name: String) -> Option<Target> {
+    read(section, application_name, true)
+}
+
+/// The same for somebody who logs in as another: the password is none of his business.
+pub fn place(section: Section<'_>, application_name: String) -> Option<Target> {
+    read(section, application_name, false)
+}
+
+fn read(section: Section<'_>, application_name: String, with_password: bool) -> Option<Target> {
     let target = if section.has("url") {
         from_url(&section, application_name)
     } else {
-        from_fields(&section, application_name)
+        from_fields(&section, application_name, with_password)
     };
     section.finish();
     target
 }
 
-fn from_fields(section: &Section<'_>, application_name: String) -> Option<Target> {
+/// `admin`: another login to the database beside it, from which it takes what it does not say.
+/// `beside` is none when that one is wrong, which is told already.
+pub fn admin(section: Section<'_>, beside: Option<&Target>) -> Option<Target> {
+    let host = section.get("host", None, |text| host(text).map(Some));
+    let port = section.get("port", None, |text| units::port(text).map(Some));
+    let user = section.require("user", name);
+    let password = PASSWORD.read(&section);
+    let tls = section.get("sslmode", None, |text| tls_mode(text).map(Some));
+    let root_cert = root_cert(&section);
+    section.finish();
+    let beside = beside?;
+    Some(Target {
+        host: host?.unwrap_or_else(|| beside.host.clone()),
+        port: port?.unwrap_or(beside.port),
+        database: beside.database.clone(),
+        user: user?,
+        password: password?.map(|found| found.secret),
+        tls: tls?.unwrap_or(beside.tls),
+        root_cert: root_cert?.or_else(|| beside.root_cert.clone()),
+        application_name: beside.application_name.clone(),
+    })
+}
+
+/// In the file of a process that never uses it: its keys are checked, its password is not read.
+pub fn skip_admin(root: &Section<'_>) {
+    let section = root.section("admin");
+    section.skip(&["host", "port", "user", "sslmode", "sslrootcert"]);
+    PASSWORD.skip(&section);
+    section.finish();
+}
+
+fn from_fields(
+    section: &Section<'_>,
+    application_name: String,
+    with_password: bool,
+) -> Option<Target> {
     let host = section.require("host", host);
     let port = section.get("port", DEFAULT_PORT, units::port);
     let database = section.require("database", name);
     let user = section.require("user", name);
-    let password = PASSWORD.read(section);
+    let password = if with_password {
+        PASSWORD.read(section)
+    } else {
+        PASSWORD.skip(section);
+        Some(None)
+    };
     let tls = section.get("sslmode", TlsMode::Prefer, tls_mode);
     let root_cert = root_cert(section);
     Some(Target {

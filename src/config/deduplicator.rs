@@ -10,9 +10,10 @@ use crate::role::dedup::{Config, GathererTarget, Retention};
 
 pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let id = root.require("deduplicator_id", units::id);
-    let application_name = format!("kalshi {}", id.as_deref().unwrap_or_default());
+    let application_name = format!("kalshi dedup {}", id.as_deref().unwrap_or_default());
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
+    database::skip_admin(&root);
     let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
     archive(root.section("archive"), root.has("archive"));
@@ -31,10 +32,11 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 10] = [
     "deduplicator_id",
     "gatherers",
     "production",
+    "admin",
     "api",
     "markets",
     "retention",

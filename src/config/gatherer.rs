@@ -20,8 +20,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let id = root.require("gatherer_id", units::id);
     let api = api(root.section("api"));
-    let application_name = format!("kalshi {}", id.as_deref().unwrap_or_default());
+    let application_name = format!("kalshi gather {}", id.as_deref().unwrap_or_default());
     let database = database::target(root.section("database"), application_name);
+    database::skip_admin(&root);
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));
     let markets = markets(root.section("markets"));
@@ -46,10 +47,11 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "gatherer_id",
     "api",
     "database",
+    "admin",
     "journal",
     "sessions",
     "markets",

@@ -45,6 +45,8 @@ pub struct Loaded<T> {
 #[derive(Debug)]
 pub struct Database {
     pub target: Target,
+    /// The access of whoever migrates it, when that is another.
+    pub admin: Option<Target>,
     pub schema: Schema,
 }
 
@@ -85,10 +87,18 @@ fn either(root: Root<'_>) -> Option<(Database, telemetry::Config)> {
             ("production", Schema::Production)
         }
     };
-    let target = database::target(section.section(key), "kalshi migrate".to_owned());
+    let (own, name) = (section.section(key), "kalshi migrate".to_owned());
+    let found = if section.has("admin") {
+        let target = database::place(own, name);
+        let admin = database::admin(section.section("admin"), target.as_ref());
+        target.zip(admin).map(|(target, admin)| (target, Some(admin)))
+    } else {
+        database::target(own, name).map(|target| (target, None))
+    };
     let logging = shared::logging(&section);
     section.finish();
-    Some((Database { target: target?, schema }, logging?))
+    let (target, admin) = found?;
+    Some((Database { target, admin, schema }, logging?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Whole files: what is accepted, everything that is refused, and that nothing secret is shown.
 
+mod administrator;
 mod market_sync;
 mod secrets;
 
@@ -118,7 +119,7 @@ fn only_what_is_required_and_the_defaults_of_the_rest() {
     assert_eq!(config.database.port, 5432);
     assert!(config.database.password.is_none());
     assert_eq!(config.database.tls, TlsMode::Prefer);
-    assert_eq!(config.database.application_name, "kalshi g1");
+    assert_eq!(config.database.application_name, "kalshi gather g1");
     assert_eq!(config.journal.dir, Path::new("/var/lib/kalshi/journal"));
     assert_eq!(config.journal.max_age, Duration::from_secs(72 * 3600));
     assert_eq!(config.journal.max_bytes, 50 << 30);

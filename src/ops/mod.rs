@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod crash;
 pub mod duration;
 pub mod exit;
+pub mod findings;
 pub mod hangup;
 pub mod health;
 pub mod http;

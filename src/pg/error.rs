@@ -11,7 +11,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
 use super::tls::TlsError;
-use super::{migrate, pool, writer};
+use super::{migrate, pool, tls, writer};
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,6 +119,7 @@ pub fn describe(error: &Error) -> String {
         return describe_db(db);
     }
     let mut text = error.to_string();
+    let mut advice = None;
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
@@ -126,7 +127,11 @@ pub fn describe(error: &Error) -> String {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
+        advice = advice.or_else(|| tls::advice(cause));
         source = cause.source();
+    }
+    if let Some(advice) = advice {
+        text.push_str(&format!(" ({advice})"));
     }
     text
 }
@@ -240,7 +245,12 @@ mod tests {
             ConnectError::Timeout { target: "u@h:1/d".into(), after: Duration::from_secs(5) };
         let chain = anyhow::Error::new(lost).context("read head of trades");
         assert_eq!(classify_chain(&chain), Class::Retry);
-        let behind = migrate::VersionError::Behind { database: "d".into(), version: 0, needed: 1 };
+        let behind = migrate::VersionError::Behind {
+            database: "d".into(),
+            schema: migrate::Schema::Production,
+            version: 0,
+            needed: 1,
+        };
         assert_eq!(classify_chain(&anyhow::Error::new(behind).context("start")), Class::Fatal);
         assert_eq!(
             format!("{chain:#}"),

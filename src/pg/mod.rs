@@ -6,6 +6,7 @@ pub mod copy;
 pub mod error;
 pub mod migrate;
 pub mod pool;
+pub mod rights;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -42,6 +43,10 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// The role that owns every object of our databases. Nobody logs in as it: who has to make or drop a
+/// table becomes it by `SET ROLE`, in a transaction or for a session of its own ([`Options::role`]).
+pub const OWNER: &str = "kalshi_owner";
+
 /// A database and the way to reach it.
 #[derive(Clone)]
 pub struct Target {
@@ -71,6 +76,8 @@ pub struct Options {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// Every transaction of the session is read only.
     pub read_only: bool,
+    /// The session acts as this role, a plain name, of which its user has to be a member.
+    pub role: Option<&'static str>,
 }
 
 impl Options {
@@ -89,6 +96,9 @@ impl Options {
         set("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout);
         if self.read_only {
             text.push_str(" -c default_transaction_read_only=on");
+        }
+        if let Some(role) = self.role {
+            text.push_str(&format!(" -c role={role}"));
         }
         text.trim_start().to_owned()
     }

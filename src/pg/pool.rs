@@ -13,14 +13,35 @@ use tracing::debug;
 use super::error::{Class, ConnectError, classify, describe};
 use super::{Options, Target};
 
-/// Longest wait for a session: one whole connect, and one failed test of an old one before it.
-pub const GET_TIMEOUT: Duration = Duration::from_secs(8);
 /// A session that does not answer the test in this time is replaced.
 const TEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Sessions are renewed this often, so that a changed address, authority or password is found while
-/// the old session still works.
-const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// What bounds a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions, at least 1.
+    pub size: u32,
+    /// Longest wait for a session.
+    pub wait: Duration,
+    /// A session is renewed at this age, so that a changed address, authority or password is found
+    /// while the old session still works.
+    pub lifetime: Duration,
+    /// A session that nobody used for so long is closed.
+    pub idle: Duration,
+}
+
+impl Limits {
+    /// Those of a pool of so many sessions. The wait has room for one whole connect, and one failed
+    /// test of an old session before it.
+    pub const fn of(size: u32) -> Self {
+        Self {
+            size,
+            wait: Duration::from_secs(8),
+            lifetime: Duration::from_secs(30 * 60),
+            idle: Duration::from_secs(10 * 60),
+        }
+    }
+}
 
 /// A bounded set of sessions; clones share it.
 #[derive(Debug, Clone)]
@@ -29,34 +50,35 @@ pub struct Pool {
     /// The last failure to open a session. bb8 tells nobody who waits, so a waiter watches this and
     /// learns the reason at once instead of a timeout later.
     failures: watch::Receiver<Option<GetError>>,
+    wait: Duration,
 }
 
 /// A pool of at most `max_size` sessions (at least 1) with the server's settings. Opens none before
 /// the first is asked for; must be called within a tokio runtime.
 pub fn pool(target: Target, max_size: u32) -> Pool {
-    pool_with(target, Options::default(), max_size)
+    pool_with(target, Options::default(), Limits::of(max_size))
 }
 
-/// The same, with settings for every session.
-pub fn pool_with(target: Target, options: Options, max_size: u32) -> Pool {
+/// The same, with settings for every session and bounds of its own.
+pub fn pool_with(target: Target, options: Options, limits: Limits) -> Pool {
     let (failed, failures) = watch::channel(None);
     let sink = Sink { target: target.to_string() };
     let sessions = bb8::Pool::builder()
-        .max_size(max_size.max(1))
+        .max_size(limits.size.max(1))
         .min_idle(None)
         .test_on_check_out(true)
-        .max_lifetime(Some(MAX_LIFETIME))
-        .idle_timeout(Some(IDLE_TIMEOUT))
-        .connection_timeout(GET_TIMEOUT)
+        .max_lifetime(Some(limits.lifetime))
+        .idle_timeout(Some(limits.idle))
+        .connection_timeout(limits.wait)
         // Whoever asks has a backoff of its own.
         .retry_connection(false)
         .error_sink(Box::new(sink))
         .build_unchecked(Connector { target, options, failed });
-    Pool { sessions, failures }
+    Pool { sessions, failures, wait: limits.wait }
 }
 
 impl Pool {
-    /// A session that answered just now, or within [`GET_TIMEOUT`] the reason why there is none.
+    /// A session that answered just now, or within [`Limits::wait`] the reason why there is none.
     pub async fn get(&self) -> Result<PooledConnection<'_, Connector>, GetError> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
@@ -66,7 +88,7 @@ impl Pool {
                 bb8::RunError::User(error) => GetError::from(&error),
                 bb8::RunError::TimedOut => GetError {
                     class: Class::Retry,
-                    reason: format!("no free database session within {} s", GET_TIMEOUT.as_secs()),
+                    reason: format!("no free database session within {:?}", self.wait),
                 },
             }),
             failure = next_failure(&mut failures) => Err(failure),

@@ -91,6 +91,36 @@ impl Cluster {
         }
     }
 
+    /// The same way for another user, who needs no password.
+    pub fn login(&self, database: &str, user: &str) -> Target {
+        Target { user: user.to_owned(), ..self.target(database) }
+    }
+
+    /// The schema of a database as SQL.
+    pub fn dump(&self, database: &str) -> String {
+        let (host, file) = (self.dir.path(), self.dir.path().join(format!("{database}.sql")));
+        let port = self.port.to_string();
+        self.run("pg_dump", |command| {
+            command.args(["--schema-only", "--username", SUPERUSER, "--port", &port, "--host"]);
+            command.arg(host).arg("--file").arg(&file).arg(database);
+        });
+        // Newer versions put a random word around it.
+        let text = fs::read_to_string(file).unwrap();
+        text.lines().filter(|line| !line.contains("restrict ")).map(|l| format!("{l}\n")).collect()
+    }
+
+    /// Whether a program run as whoever runs the server gets in over the socket, by peer.
+    pub fn psql(&self, user: &str) -> bool {
+        let mut command = Command::new(self.programs.join("psql"));
+        command.args(["-XAtq", "-c", "SELECT 1", "-d", "postgres", "-U", user, "-p"]);
+        command.arg(self.port.to_string()).arg("-h").arg(self.dir.path());
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(Owner { uid, gid }) = self.owner {
+            command.uid(uid).gid(gid);
+        }
+        command.status().unwrap().success()
+    }
+
     /// Makes an empty database.
     pub async fn create(&self, database: &str) -> Target {
         let client = self.target(SUPERUSER).connect().await.unwrap();

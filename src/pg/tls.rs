@@ -14,7 +14,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio_postgres::config::SslMode;
 
 use super::error::Class;
@@ -151,6 +153,40 @@ pub(super) async fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
+}
+
+/// What a failed handshake means, in plain words, where rustls' own say less.
+pub(super) fn advice(cause: &(dyn StdError + 'static)) -> Option<&'static str> {
+    // An I/O error is not its content's parent: what it carries is asked for by another way.
+    let carried = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let found = carried
+        .and_then(|carried| carried.downcast_ref::<rustls::Error>())
+        .or_else(|| cause.downcast_ref::<rustls::Error>());
+    let Some(error) = found else {
+        let plain = cause.to_string() == "server does not support TLS";
+        return plain.then_some("plain text is refused by sslmode: set `ssl = on` in the server");
+    };
+    Some(match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "no trusted authority issued the server's certificate: sslrootcert is another's, or the \
+             server does not send the certificates between"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the certificate is another host's",
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "renew the server's certificate, or correct this machine's clock",
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "correct this machine's clock, or the server's certificate",
+        rustls::Error::InvalidMessage(_) => "what answers does not speak TLS",
+        // Its name is webpki's, behind two layers without a type of their own.
+        error if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the server shows an authority's own certificate: it needs one of its own, with CA:FALSE"
+        }
+        _ => return None,
+    })
 }
 
 async fn roots_from_file(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -18,22 +18,29 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-/// Runs the command; what people want to know goes to stdout.
-pub async fn run(target: Target, schema: Schema, options: Options) -> Result<()> {
+/// Runs the command; what people want to know goes to stdout. An administrator's access, when there is
+/// one, is used in place of the service's own and may make the database.
+///
+/// # Errors
+/// `UsageError` where a restart cures nothing: another kind of database, a history that differs, an
+/// encoding that cannot be used, a missing right. `HeldError` when another migration does not end.
+pub async fn run(
+    own: Target,
+    admin: Option<Target>,
+    schema: Schema,
+    options: Options,
+) -> Result<()> {
+    let (target, may_create) = admin.map_or((own, false), |admin| (admin, true));
     if options.status {
-        let entries = migrate::status(&target, schema).await.map_err(explain)?;
-        return print(&status_text(&entries));
+        let status = migrate::status(&target, schema).await.map_err(explain)?;
+        print(&status_text(&status.entries))?;
+        return status.refusal.map_or(Ok(()), |refusal| Err(explain(refusal.into())));
     }
     if options.dry_run {
-        let steps = migrate::plan(&target, schema).await.map_err(explain)?;
-        let mut text = String::new();
-        for step in &steps {
-            text.push_str(&format!("-- {step}\n{}\n", step.sql));
-        }
-        if steps.is_empty() {
-            text = format!("-- {target} is at version {}: nothing to do\n", schema.version());
-        }
-        return print(&text);
+        return print(&dry_run(&target, may_create, schema).await.map_err(explain)?);
+    }
+    if may_create && migrate::create_database(&target).await.map_err(explain)? {
+        print(&format!("made database {}\n", target.database))?;
     }
     let report = migrate::run_with(&target, schema, |progress| {
         // A closed stdout is no reason to leave a database half way.
@@ -51,6 +58,27 @@ pub async fn run(target: Target, schema: Schema, options: Options) -> Result<()>
         n => format!("{n} migrations applied"),
     };
     print(&format!("{} database {} is at version {}: {what}\n", schema, target, report.version))
+}
+
+async fn dry_run(
+    target: &Target,
+    may_create: bool,
+    schema: Schema,
+) -> Result<String, MigrateError> {
+    let mut text = String::new();
+    let steps = if may_create && !migrate::exists(target).await? {
+        text.push_str(&format!("{};\n", migrate::create_database_sql(&target.database)));
+        migrate::whole_plan(schema)
+    } else {
+        migrate::plan(target, schema).await?
+    };
+    for step in &steps {
+        text.push_str(&format!("-- {step}\n{}\n", step.sql));
+    }
+    if steps.is_empty() {
+        text = format!("-- {target} is at version {}: nothing to do\n", schema.version());
+    }
+    Ok(text)
 }
 
 fn status_text(entries: &[Entry]) -> String {
@@ -78,8 +106,10 @@ fn explain(error: MigrateError) -> anyhow::Error {
     match error {
         MigrateError::Held { .. } => HeldError(text).into(),
         MigrateError::Version(VersionError::Pg(_)) => error.into(),
-        MigrateError::Version(_) => UsageError(text).into(),
-        _ => error.into(),
+        MigrateError::Version(_) | MigrateError::Encoding { .. } | MigrateError::Rights { .. } => {
+            UsageError(text).into()
+        }
+        MigrateError::Connect(_) | MigrateError::Step { .. } => error.into(),
     }
 }
 

@@ -204,10 +204,10 @@ impl Cluster {
         self.sql("postgres", "SELECT pg_reload_conf()");
     }
 
-    /// How a configuration names a database here.
-    pub fn target(&self, database: &str) -> String {
+    /// How a configuration names a database here, for one of the roles.
+    pub fn target(&self, database: &str, user: &str) -> String {
         format!(
-            "{{ host: 127.0.0.1, port: {}, database: {database}, user: postgres, sslmode: disable }}",
+            "{{ host: 127.0.0.1, port: {}, database: {database}, user: {user}, sslmode: disable }}",
             self.port
         )
     }
@@ -434,6 +434,9 @@ pub struct GathererFile {
     pub metrics: String,
 }
 
+/// Whoever migrates; the roles themselves have no more rights than they need.
+const ADMIN: &str = "admin: { user: postgres }\n";
+
 /// Writes a gatherer's configuration.
 pub fn gatherer_file(
     root: &Path,
@@ -454,7 +457,8 @@ pub fn gatherer_file(
         exchange.rest_url, exchange.ws_url
     )
     .expect("write");
-    writeln!(text, "database: {}", cluster.target(database)).expect("write");
+    writeln!(text, "database: {}", cluster.target(database, "gatherer")).expect("write");
+    text.push_str(ADMIN);
     writeln!(text, "journal: {{ dir: {} }}", journal.display()).expect("write");
     writeln!(text, "sessions: {{ orderbook: 2, reconnect_max: 1s }}").expect("write");
     writeln!(text, "server: {{ health: '127.0.0.1:{health}', metrics: '127.0.0.1:{metrics}' }}")
@@ -496,10 +500,11 @@ pub fn deduplicator_file(
     let (health, metrics) = (free_port(), free_port());
     let mut text = format!("deduplicator_id: {name}\ngatherers:\n");
     for (id, database) in gatherers {
-        writeln!(text, "  - {{ id: {id}, database: {} }}", cluster.target(database))
-            .expect("write");
+        let database = cluster.target(database, "dedup_reader");
+        writeln!(text, "  - {{ id: {id}, database: {database} }}").expect("write");
     }
-    writeln!(text, "production: {}", cluster.target(production)).expect("write");
+    writeln!(text, "production: {}", cluster.target(production, "deduplicator")).expect("write");
+    text.push_str(ADMIN);
     writeln!(text, "server: {{ health: '127.0.0.1:{health}', metrics: '127.0.0.1:{metrics}' }}")
         .expect("write");
     writeln!(text, "logging: {{ level: info, format: text }}").expect("write");

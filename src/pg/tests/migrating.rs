@@ -11,13 +11,20 @@ fn every_file_is_embedded() {
     for (schema, dir) in
         [(Schema::Gatherer, "sql/gatherer"), (Schema::Production, "sql/production")]
     {
-        let files = fs::read_dir(dir).unwrap().count();
-        // The compiler does not notice a new file by itself; a version that lags behind does.
-        assert_eq!(
-            usize::try_from(schema.version()).unwrap(),
-            files,
-            "{schema}: touch src/pg/migrate.rs"
-        );
+        let mut files: Vec<i32> = fs::read_dir(dir)
+            .unwrap()
+            .map(|file| {
+                let name = file.unwrap().file_name().into_string().unwrap();
+                let (number, rest) = name.strip_prefix('V').unwrap().split_once("__").unwrap();
+                assert!(rest.ends_with(".sql"), "{name}");
+                number.parse().unwrap()
+            })
+            .collect();
+        files.sort_unstable();
+        let embedded: Vec<i32> =
+            migrate::whole_plan(schema).iter().map(|step| step.version).collect();
+        // The compiler does not notice a new file by itself.
+        assert_eq!(embedded, files, "{schema}: touch src/pg/migrate.rs");
     }
 }
 
@@ -41,7 +48,8 @@ async fn a_database_is_migrated_once_and_checked() {
         assert_eq!(plan.last().unwrap().version, schema.version());
         assert!(plan[0].sql.contains("CREATE TABLE writer"));
         let pending = migrate::status(&target, schema).await.unwrap();
-        assert!(pending.iter().all(|entry| entry.applied_at.is_none()));
+        assert!(pending.entries.iter().all(|entry| entry.applied_at.is_none()));
+        assert!(pending.refusal.is_none());
         assert!(migrate::check(&client, schema).await.is_err(), "planning changes nothing");
 
         let mut told = Vec::new();
@@ -59,8 +67,8 @@ async fn a_database_is_migrated_once_and_checked() {
         assert!(again.applied.is_empty());
         assert_eq!(again.version, schema.version());
         let status = migrate::status(&target, schema).await.unwrap();
-        assert!(status.iter().all(|entry| entry.applied_at.is_some()));
-        assert_eq!(status[0].checksum, pending[0].checksum);
+        assert!(status.entries.iter().all(|entry| entry.applied_at.is_some()));
+        assert_eq!(status.entries[0].checksum, pending.entries[0].checksum);
     }
 }
 
@@ -73,7 +81,7 @@ async fn two_runs_at_once_apply_everything_once() {
         migrate::run(&target, Schema::Gatherer)
     );
     let steps = one.unwrap().applied.len() + two.unwrap().applied.len();
-    assert_eq!(steps, usize::try_from(Schema::Gatherer.version()).unwrap());
+    assert_eq!(steps, migrate::whole_plan(Schema::Gatherer).len());
 
     // While another holds the lock, a run waits and says so.
     let holder = target.connect().await.unwrap();
@@ -103,7 +111,7 @@ async fn a_history_that_differs_is_refused_by_name() {
     let cases = [
         (
             "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1",
-            "migration V1__logs in database differs differs from V1__logs",
+            "migration V1__logs (checksum 1) in database differs differs from V1__logs (checksum ",
         ),
         (
             "UPDATE refinery_schema_history SET checksum = 'not a number' WHERE version = 1",
@@ -118,10 +126,19 @@ async fn a_history_that_differs_is_refused_by_name() {
             "is at version 901, this program knows only",
         ),
         (
+            "INSERT INTO refinery_schema_history VALUES (901, 'later', '2030-01-01T00:00:00Z', '5'); \
+             COMMENT ON TABLE refinery_schema_history IS 'Made by kalshi 7.1.0 (abc)'",
+            "install kalshi 7.1.0 (abc), which made it so, or a later one",
+        ),
+        (
             "INSERT INTO refinery_schema_history VALUES (0, 'forked', '2030-01-01T00:00:00Z', '5')",
-            "has migration V0__forked, which this program does not have",
+            "has migration V0__forked (checksum 5), which this program does not have",
         ),
         ("UPDATE refinery_schema_history SET version = 901 WHERE version = 1", "is at version 901"),
+        (
+            "DELETE FROM refinery_schema_history WHERE version = 1",
+            "never got migration V1__logs (checksum ",
+        ),
     ];
     for (change, words) in cases {
         client
@@ -136,9 +153,11 @@ async fn a_history_that_differs_is_refused_by_name() {
         let check = migrate::check(&client, Schema::Gatherer).await.unwrap_err();
         assert_eq!(check.to_string(), run.to_string());
         assert!(migrate::plan(&target, Schema::Gatherer).await.is_err());
-        assert!(migrate::status(&target, Schema::Gatherer).await.is_ok(), "{change}");
+        let status = migrate::status(&target, Schema::Gatherer).await.unwrap();
+        assert_eq!(status.refusal.unwrap().to_string(), run.to_string());
         client
-            .batch_execute("BEGIN; TRUNCATE refinery_schema_history; INSERT INTO refinery_schema_history TABLE kept; DROP TABLE kept; COMMIT")
+            .batch_execute("BEGIN; TRUNCATE refinery_schema_history; INSERT INTO refinery_schema_history TABLE kept; DROP TABLE kept; \
+                 COMMENT ON TABLE refinery_schema_history IS NULL; COMMIT")
             .await
             .unwrap();
     }
@@ -176,4 +195,46 @@ async fn a_database_of_the_other_kind_is_named() {
     let error = migrate::check(&client, Schema::Production).await.unwrap_err();
     assert!(error.to_string().contains("logs is a gatherer database"), "{error}");
     assert!(migrate::check(&client, Schema::Gatherer).await.is_ok());
+    let status = migrate::status(&target, Schema::Production).await.unwrap();
+    assert!(matches!(status.refusal, Some(VersionError::OtherKind { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_database_is_made_once_and_one_of_another_encoding_is_refused() {
+    let cluster = Cluster::start();
+    let target = cluster.target("kalshi \"x\"");
+    assert!(!migrate::exists(&target).await.unwrap());
+    let (one, two) =
+        tokio::join!(migrate::create_database(&target), migrate::create_database(&target));
+    assert!(one.unwrap() | two.unwrap());
+    assert!(!migrate::create_database(&target).await.unwrap());
+    migrate::run(&target, Schema::Gatherer).await.unwrap();
+
+    let admin = cluster.target("postgres").connect().await.unwrap();
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = encoding.to_lowercase();
+        let sql = format!("CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0");
+        admin.batch_execute(&sql).await.unwrap();
+        let target = cluster.target(&name);
+        let error = migrate::run(&target, Schema::Production).await.unwrap_err();
+        let text = format!("database {name} is encoded in {encoding}");
+        assert!(error.to_string().starts_with(&text), "{error}");
+        assert!(migrate::plan(&target, Schema::Production).await.is_err());
+        let client = target.connect().await.unwrap();
+        let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+        assert_eq!(client.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_migrated_remembers_by_whom() {
+    let cluster = Cluster::start();
+    cluster.create_with("logs", Schema::Gatherer).await;
+    let client = cluster.target("logs").connect().await.unwrap();
+    let sql = "SELECT obj_description('refinery_schema_history'::regclass, 'pg_class')";
+    let text: String = client.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(
+        text.starts_with(concat!("Made by kalshi ", env!("CARGO_PKG_VERSION"), " (")),
+        "{text}"
+    );
 }

@@ -1,8 +1,12 @@
 //! Tests of this module against a real server, one server a test.
 
+mod admitting;
+mod authority;
 mod copying;
+mod interrupted;
 mod locking;
 mod migrating;
+mod roles;
 mod securing;
 mod sessions;
 mod targets;

@@ -2,83 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-
-use tokio_postgres::Client;
 
 use super::super::error::Class;
 use super::super::testing::Cluster;
 use super::super::{Target, TlsMode};
-
-/// Certificates made for one test by the openssl command, which Debian's PostgreSQL depends on.
-struct Authority<'a> {
-    dir: &'a Path,
-}
-
-impl<'a> Authority<'a> {
-    fn new(dir: &'a Path) -> Self {
-        let authority = Self { dir };
-        for name in ["ca", "other"] {
-            authority.openssl(&format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {name}.key \
-                 -out {name}.crt -days 2 -subj /CN={name} -addext basicConstraints=critical,CA:TRUE \
-                 -addext keyUsage=critical,keyCertSign"
-            ));
-        }
-        authority.openssl(
-            "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key \
-             -out server.csr -subj /CN=server",
-        );
-        let config = "[ca]\ndefault_ca=c\n[c]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n\
-                      default_md=sha256\npolicy=p\nunique_subject=no\n[p]\ncommonName=supplied\n";
-        fs::write(dir.join("ca.conf"), config).unwrap();
-        fs::write(dir.join("index"), "").unwrap();
-        fs::write(dir.join("serial"), "01\n").unwrap();
-        authority
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl")
-            .current_dir(self.dir)
-            .args(arguments.split_whitespace())
-            .output();
-        let output = output.expect("the openssl command, which Debian's PostgreSQL depends on");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A server certificate for a name, valid between two dates.
-    fn issue(&self, san: &str, from: &str, to: &str) -> Vec<u8> {
-        fs::write(
-            self.dir.join("ext"),
-            format!("basicConstraints=CA:FALSE\nsubjectAltName={san}\n"),
-        )
-        .unwrap();
-        self.openssl(&format!(
-            "ca -config ca.conf -batch -notext -in server.csr -out server.crt -cert ca.crt -keyfile ca.key \
-             -extfile ext -startdate {from} -enddate {to}"
-        ));
-        fs::read(self.dir.join("server.crt")).unwrap()
-    }
-}
-
-/// Gives the server a certificate and waits until new sessions see it.
-async fn serve(cluster: &Cluster, admin: &Client, certificate: &[u8], key: &[u8]) {
-    cluster.put("server.crt", certificate);
-    cluster.put("server.key", key);
-    cluster.put("postgresql.auto.conf", b"ssl = on\n");
-    let loaded = || async {
-        let row = admin.query_one("SELECT pg_conf_load_time()::text", &[]).await.unwrap();
-        row.get::<_, String>(0)
-    };
-    let before = loaded().await;
-    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    while loaded().await == before {}
-}
-
-async fn encrypted(client: &Client) -> bool {
-    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    client.query_one(sql, &[]).await.unwrap().get(0)
-}
+use super::authority::{Authority, encrypted, serve};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_mode_keeps_its_promise() {
@@ -113,7 +41,7 @@ async fn each_mode_keeps_its_promise() {
         assert!(text.contains("server does not support TLS"), "{mode}: {text}");
     }
 
-    let now = |san| authority.issue(san, "20260101000000Z", "20991231000000Z");
+    let now = |san| authority.issue_now(san);
     serve(&cluster, &admin, &now("DNS:localhost,IP:127.0.0.1"), &key).await;
     for (mode, root, tls) in [
         (TlsMode::Disable, None, false),
@@ -182,4 +110,128 @@ async fn each_mode_keeps_its_promise() {
     }
     // Prefer keeps TLS when the server offers it, and does not fall back when TLS itself fails.
     assert!(encrypted(&target("localhost", TlsMode::Prefer, None).connect().await.unwrap()).await);
+}
+
+/// Chains, bundles and addresses, as a provider's databases have them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chains_bundles_and_addresses() {
+    let cluster = Cluster::start_with_tcp();
+    let admin = cluster.target("postgres").connect().await.unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let authority = Authority::new(work.path());
+    let file = |name: &str| work.path().join(name);
+    let key = fs::read(file("server.key")).unwrap();
+    let connect = async |host: &str, tls, root: &str| {
+        let root_cert = Some(file(root));
+        let target = Target { host: host.into(), tls, root_cert, ..cluster.target("postgres") };
+        match target.connect().await {
+            Ok(client) => {
+                assert!(encrypted(&client).await);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let verifying = [TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull];
+
+    // The authority that is trusted signed another, which signed the server's certificate.
+    authority.intermediate("between");
+    let (from, to) = ("20260101000000Z", "20991231000000Z");
+    let leaf = authority.issue_by("between", "DNS:localhost", from, to);
+    let chain = [leaf.clone(), fs::read(file("between.crt")).unwrap()].concat();
+    serve(&cluster, &admin, &chain, &key).await;
+    for mode in verifying {
+        connect("localhost", mode, "ca.crt").await.unwrap();
+    }
+    let text = connect("localhost", TlsMode::VerifyFull, "other.crt").await.unwrap_err();
+    assert!(text.contains("UnknownIssuer"), "{text}");
+    // A server that does not send what is between; only whoever trusts that itself gets in.
+    serve(&cluster, &admin, &leaf, &key).await;
+    let text = connect("localhost", TlsMode::VerifyFull, "ca.crt").await.unwrap_err();
+    assert!(text.contains("does not send the certificates between"), "{text}");
+    connect("localhost", TlsMode::VerifyFull, "between.crt").await.unwrap();
+
+    // More authorities than any provider has regions, ours among them, with words in between.
+    let strangers = authority.strangers(120);
+    fs::write(file("strangers.pem"), &strangers).unwrap();
+    let mut bundle = b"# an authority\n".to_vec();
+    bundle.extend(&strangers);
+    bundle.extend(fs::read(file("ca.crt")).unwrap());
+    fs::write(file("bundle.pem"), &bundle).unwrap();
+    serve(&cluster, &admin, &chain, &key).await;
+    for mode in verifying {
+        connect("localhost", mode, "bundle.pem").await.unwrap();
+        let text = connect("localhost", mode, "strangers.pem").await.unwrap_err();
+        assert!(text.contains("no trusted authority issued"), "{mode}: {text}");
+    }
+
+    // A name is no address and an address no name.
+    for (san, good, bad) in [
+        ("IP:127.0.0.1", "127.0.0.1", "localhost"),
+        ("DNS:localhost", "localhost", "127.0.0.1"),
+        ("IP:127.0.0.9,DNS:localhost", "localhost", "127.0.0.1"),
+    ] {
+        serve(&cluster, &admin, &authority.issue_now(san), &key).await;
+        connect(good, TlsMode::VerifyFull, "ca.crt").await.unwrap();
+        connect(bad, TlsMode::VerifyCa, "ca.crt").await.unwrap();
+        let text = connect(bad, TlsMode::VerifyFull, "ca.crt").await.unwrap_err();
+        assert!(text.contains("another host's"), "{san}: {text}");
+    }
+
+    // Signed by nobody else.
+    serve(&cluster, &admin, &authority.self_signed("DNS:localhost"), &key).await;
+    let text = connect("localhost", TlsMode::VerifyFull, "ca.crt").await.unwrap_err();
+    assert!(text.contains("no trusted authority issued"), "{text}");
+
+    // Not yet valid.
+    let early = authority.issue("DNS:localhost", "20980101000000Z", "20991231000000Z");
+    serve(&cluster, &admin, &early, &key).await;
+    let text = connect("localhost", TlsMode::VerifyCa, "ca.crt").await.unwrap_err();
+    assert!(text.contains("not valid yet") && text.contains("clock"), "{text}");
+}
+
+/// A peer that agrees to TLS and then speaks plain text, or nothing: no mode goes on without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_only_pretends_is_left() {
+    use TlsMode::{Prefer, Require, VerifyFull};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for (answer, modes, words) in [
+        (&b"SR\0\0\0\x08\0\0\0\0"[..], [Prefer, Require], "does not speak TLS"),
+        (&b"S"[..], [Prefer, VerifyFull], "TLS handshake"),
+        // What a server from before TLS answers; prefer takes it for a no.
+        (&b"E\0\0\0\x08oops"[..], [VerifyFull, Require], "server does not support TLS"),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let peer = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 8];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+                stream.shutdown().await.unwrap();
+                // A peer that gives up may reset.
+                let _rest = stream.read_to_end(&mut heard).await;
+            }
+            heard
+        });
+        for tls in modes {
+            let target = Target {
+                host: "127.0.0.1".into(),
+                port,
+                database: "d".into(),
+                user: "canary-user".into(),
+                password: None,
+                tls,
+                root_cert: None,
+                application_name: "kalshi test".into(),
+            };
+            let error = target.connect().await.expect_err("no session");
+            assert!(error.to_string().contains(words), "{tls} {answer:?}: {error}");
+        }
+        let heard = peer.await.unwrap();
+        let heard = String::from_utf8_lossy(&heard);
+        assert!(!heard.contains("canary"), "the login went out in plain text: {heard}");
+    }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::super::error::{Class, ConnectError, classify, describe};
+use super::super::pool::{Limits, pool_with};
 use super::super::testing::Cluster;
-use super::super::{CONNECT_TIMEOUT, Options, Target, TlsMode, pool, pool::pool_with};
+use super::super::{CONNECT_TIMEOUT, Options, Target, TlsMode, pool};
 use crate::ops::secret::Secret;
 
 fn tcp(port: u16) -> Target {
@@ -28,6 +29,7 @@ async fn settings_reach_the_session_and_errors_have_their_class() {
         lock_timeout: Some(Duration::from_secs(3)),
         idle_in_transaction_timeout: Some(Duration::from_secs(1)),
         read_only: true,
+        role: None,
     };
     let mut client = tcp(cluster.target("postgres").port).connect_with(options).await.unwrap();
     for (name, value) in [
@@ -147,11 +149,45 @@ async fn the_pool_replaces_dead_sessions_and_tells_at_once_why_it_has_none() {
     cluster.resume();
     assert!(backend(&pool.get().await.unwrap()).await > 0);
 
-    let wrong = pool_with(cluster.target("absent"), Options::default(), 2);
+    let wrong = pool_with(cluster.target("absent"), Options::default(), Limits::of(2));
     let (one, two) = tokio::join!(wrong.get(), wrong.get());
     for error in [one.unwrap_err(), two.unwrap_err()] {
         assert!(error.reason.contains("does not exist"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pool_keeps_its_bounds_and_says_whose_sessions_it_has() {
+    let cluster = Cluster::start();
+    let target = Target {
+        application_name: "kalshi gather gatherer-1".into(),
+        ..cluster.target("postgres")
+    };
+    let admin = cluster.target("postgres").connect().await.unwrap();
+    let sessions = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        let row = admin.query_one(sql, &[&"kalshi gather gatherer-1"]).await.unwrap();
+        row.get::<_, i64>(0)
+    };
+    let limits = Limits { wait: Duration::from_millis(300), ..Limits::of(2) };
+    let pool = pool_with(target.clone(), Options::default(), limits);
+    let (one, _two) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    let error = pool.get().await.unwrap_err();
+    assert_eq!(error.class, Class::Retry);
+    assert!(error.reason.contains("no free database session within 300ms"), "{error}");
+    assert_eq!(sessions().await, 2);
+    let first = backend(&one).await;
+    drop(one);
+    assert_eq!(backend(&pool.get().await.unwrap()).await, first, "and goes on when one is free");
+
+    // One that is past its lifetime is not handed out again.
+    let limits = Limits { lifetime: Duration::from_millis(1), ..Limits::of(1) };
+    let short = pool_with(target, Options::default(), limits);
+    let old = short.get().await.unwrap();
+    let before = backend(&old).await;
+    admin.batch_execute("SELECT pg_sleep(0.01)").await.unwrap();
+    drop(old);
+    assert_ne!(backend(&short.get().await.unwrap()).await, before);
 }
 
 /// A port that nobody listens on.

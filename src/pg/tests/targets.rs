@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::SslMode;
 
-use super::super::{Options, Target, TlsMode};
+use super::super::{OWNER, Options, Target, TlsMode};
 use crate::ops::secret::Secret;
 
 fn target() -> Target {
@@ -37,11 +37,13 @@ fn options_become_startup_settings() {
         lock_timeout: Some(Duration::from_micros(10)),
         idle_in_transaction_timeout: Some(Duration::from_secs(60)),
         read_only: true,
+        role: Some(OWNER),
     };
     assert_eq!(
         options.startup(),
         "-c statement_timeout=20000 -c lock_timeout=1 \
-         -c idle_in_transaction_session_timeout=60000 -c default_transaction_read_only=on"
+         -c idle_in_transaction_session_timeout=60000 -c default_transaction_read_only=on \
+         -c role=kalshi_owner"
     );
 }
 

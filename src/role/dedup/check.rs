@@ -4,75 +4,62 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use tokio_postgres::Client;
 
 use super::{Config, GathererTarget, gatherer, markets};
 use crate::kalshi::lists::{List, Wanted};
 use crate::kalshi::rest::{Rest, Settings};
-use crate::ops::exit::UsageError;
+use crate::ops::findings::Findings;
 use crate::pg::migrate::{self, Schema, VersionError};
-use crate::pg::{Options, Target};
+use crate::pg::{Options, Target, rights};
 
 /// One call of the check: somebody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to production and each gatherer read-only, asks the exchange, and prints a line for each.
+/// What the deduplicator changes in production beside the logs.
+const CHANGES: [(&str, &str); 16] = [
+    ("writer", "UPDATE"),
+    ("logs", "UPDATE"),
+    ("gatherers", "INSERT"),
+    ("sync_cursors", "INSERT"),
+    ("sync_cursors", "UPDATE"),
+    ("contributions", "INSERT"),
+    ("contributions", "UPDATE"),
+    ("contributions_open", "INSERT"),
+    ("contributions_open", "DELETE"),
+    ("series", "UPDATE"),
+    ("events", "UPDATE"),
+    ("markets", "UPDATE"),
+    ("series_past", "INSERT"),
+    ("events_past", "INSERT"),
+    ("markets_past", "INSERT"),
+    ("market_sync", "UPDATE"),
+];
+
+/// Connects to production and each gatherer read-only, asks the exchange, and prints what it found.
 ///
 /// # Errors
-/// `UsageError` when a schema is another than this program's, else an error that counts what does not
-/// answer.
-pub async fn check(config: Config) -> anyhow::Result<()> {
-    let mut failed = 0_u32;
-    let mut wrong_schema = None;
-    let production = ("production", &config.production, Schema::Production);
-    let gatherers = config
-        .gatherers
-        .iter()
-        .map(|GathererTarget { id, database }| (id.as_str(), database, Schema::Gatherer));
-    for (name, target, schema) in std::iter::once(production).chain(gatherers) {
-        match look(name, target, schema).await {
-            Ok(()) => println!("{name}: {target}: ok"),
-            Err(error) => {
-                failed += 1;
-                println!("{name}: {target}: {error:#}");
-                if let Some(version) = error.downcast_ref::<VersionError>()
-                    && !matches!(version, VersionError::Pg(_))
-                {
-                    wrong_schema.get_or_insert(UsageError(format!("{name}: {version}")));
-                }
-            }
-        }
+/// All that does not answer or is not as it should be, with the code of bad configuration when a schema
+/// is one that no migration makes this program's.
+pub async fn check(config: Config, as_json: bool) -> anyhow::Result<()> {
+    let mut findings = Findings::default();
+    let production = &config.production;
+    findings.add("production", &production.to_string(), look_at_production(production).await);
+    for GathererTarget { id, database } in &config.gatherers {
+        findings.add(id, &database.to_string(), look_at_gatherer(id, database).await);
     }
-    if let Some(error) = wrong_schema {
-        return Err(error.into());
-    }
-    let mut exchange = None;
     if let Some(markets) = &config.markets {
-        let url = &markets.api.rest_url;
-        match ask(markets).await {
-            Ok(()) => println!("Kalshi API: {url}: ok"),
-            Err(error) => {
-                println!("Kalshi API: {url}: {error:#}");
-                exchange = Some("the Kalshi API cannot be used");
-            }
-        }
+        let answer = ask(markets).await;
+        findings.add("Kalshi API", &markets.api.rest_url, answer.map(|()| None));
     }
-    let databases = config.gatherers.len() + 1;
-    match (failed, exchange) {
-        (0, None) => {}
-        (0, Some(exchange)) => bail!("{exchange}"),
-        (failed, None) => bail!("{failed} of {databases} databases cannot be used"),
-        (failed, Some(exchange)) => {
-            bail!("{failed} of {databases} databases cannot be used, and {exchange}")
-        }
-    }
-    Ok(())
+    findings.report(as_json)
 }
 
-async fn look(name: &str, target: &Target, schema: Schema) -> anyhow::Result<()> {
+async fn look(target: &Target, schema: Schema) -> anyhow::Result<Client> {
     let options = Options { read_only: true, ..Options::default() };
     let client = target.connect_with(options).await?;
-    migrate::check(&client, schema).await?;
+    migrate::check(&client, schema).await.map_err(VersionError::ending)?;
     // A missing right shows here instead of in the middle of the night.
     for table in super::table::ALL {
         let sql = format!("SELECT log_seq FROM {} ORDER BY log_seq DESC LIMIT 1", table.name());
@@ -80,18 +67,37 @@ async fn look(name: &str, target: &Target, schema: Schema) -> anyhow::Result<()>
             anyhow::anyhow!("read {}: {}", table.name(), crate::pg::describe(&error))
         })?;
     }
-    if schema == Schema::Gatherer {
-        gatherer::expect_owner(&client, name).await?;
-    }
-    if schema == Schema::Production {
-        for table in super::table::ALL.iter().filter(|table| table.partition_micros.is_some()) {
-            let sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class \
-                       WHERE oid = $1::text::regclass";
-            let owns: bool = client.query_one(sql, &[&table.name()]).await?.try_get(0)?;
-            ensure!(owns, "{} is another user's table: partitions need its owner", table.name());
-        }
-    }
-    Ok(())
+    Ok(client)
+}
+
+async fn look_at_gatherer(id: &str, target: &Target) -> anyhow::Result<Option<String>> {
+    let client = look(target, Schema::Gatherer).await?;
+    gatherer::expect_owner(&client, id).await?;
+    Ok(None)
+}
+
+/// A note when our user has more rights than it should.
+async fn look_at_production(target: &Target) -> anyhow::Result<Option<String>> {
+    let client = look(target, Schema::Production).await?;
+    let logs = super::table::ALL.map(super::table::Table::name);
+    let needed: Vec<(&str, &str)> =
+        logs.iter().map(|log| (*log, "INSERT")).chain(CHANGES).collect();
+    let rights = rights::ask(&client, &needed, &logs).await.context("ask for our rights")?;
+    let user = &target.user;
+    ensure!(
+        rights.missing.is_none(),
+        "user {user} lacks the right to {}",
+        rights.missing.unwrap_or_default()
+    );
+    // For the stages of batches.
+    let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
+    let may: bool = client.query_one(sql, &[]).await?.try_get(0)?;
+    ensure!(may, "user {user} lacks the right to make temporary tables");
+    Ok(rights.is_excessive.then(|| {
+        format!(
+            "user {user} may change and remove rows of the logs; the role deduplicator need not"
+        )
+    }))
 }
 
 /// What the market sync needs: the exchange's state, our limits where requests are signed, and a list.

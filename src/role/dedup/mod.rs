@@ -84,7 +84,7 @@ pub struct GathererTarget {
 ///
 /// # Errors
 /// `HeldError` when another deduplicator holds or has taken this production, `UsageError` when
-/// production's schema is another than this program's.
+/// production's schema is another than this program's and no migration cures that.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let stop = shutdown.token();
     let mut registry = ops::metrics::registry();

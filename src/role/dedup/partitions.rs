@@ -14,13 +14,14 @@ use tokio_postgres::{Client, GenericClient};
 use super::table::Table;
 use super::write::Moved;
 use crate::model::Micros;
+use crate::pg::OWNER;
 use crate::pg::writer::Fence;
 
 pub const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Transaction lock of whoever makes partitions, so that two tasks never make the same one. The key
-/// stands beside those of [`crate::pg::writer`].
-const MAKE_KEY: i64 = 0x6b61_6c73_6869_0003;
+/// stands beside those of [`crate::pg::writer`] and [`crate::pg::migrate`].
+const MAKE_KEY: i64 = 0x6b61_6c73_6869_0004;
 /// Whoever makes one waits no longer for a person's statement on the table, then tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 
@@ -148,7 +149,9 @@ pub async fn make(
 ) -> anyhow::Result<Partitions> {
     let tx = client.transaction().await.context("begin")?;
     fence.check(&tx).await?;
-    let sql = format!("{LOCK_TIMEOUT}; SELECT pg_advisory_xact_lock({MAKE_KEY})");
+    // Only the owner of the tables makes others; the session that appends is it for this transaction.
+    let sql =
+        format!("{LOCK_TIMEOUT}; SET LOCAL ROLE {OWNER}; SELECT pg_advisory_xact_lock({MAKE_KEY})");
     tx.batch_execute(&sql).await.context("wait for whoever makes partitions")?;
     let mut partitions = Partitions::read(&tx, table).await?;
     let kept_from = kept_from(&tx, table).await?;

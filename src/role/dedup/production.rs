@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use crate::ops::backoff::Backoff;
-use crate::ops::exit::{HeldError, UsageError, chain};
-use crate::pg::migrate::{self, Schema, VersionError};
+use crate::ops::exit::{HeldError, chain};
+use crate::pg::migrate::{self, Schema};
 use crate::pg::writer::{AcquireError, Fence, FenceError, WriterLock};
 use crate::pg::{Class, ConnectError, Options, Target, error};
 
@@ -73,7 +73,8 @@ enum Ended {
 
 impl Keeper {
     /// Ends with `Ok` when asked to stop and the logs have ended; with [`HeldError`] when another
-    /// process holds or took the lock, with [`UsageError`] when the schema is another.
+    /// process holds or took the lock, with an error when the schema is another, of bad usage when only
+    /// another program or configuration cures it.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
         let mut said = None;
@@ -149,10 +150,8 @@ impl Keeper {
     async fn take(&self) -> Result<(WriterLock, Tenure), TakeError> {
         let options = Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
         let mut client = self.target.connect_with(options).await.map_err(away)?;
-        migrate::check(&client, Schema::Production).await.map_err(|error| match error {
-            VersionError::Pg(_) => by_class(error.class(), error.into()),
-            other => TakeError::Fatal(UsageError(other.to_string()).into()),
-        })?;
+        let checked = migrate::check(&client, Schema::Production).await;
+        checked.map_err(|error| by_class(error.class(), error.ending()))?;
         let lock = match WriterLock::acquire(&self.target, &self.holder).await {
             Ok(lock) => lock,
             Err(AcquireError::Held(holder)) => {

@@ -388,7 +388,7 @@ pub(super) fn verdict(error: anyhow::Error, holder: &str) -> Verdict {
         return Verdict::Ends(error.context(HeldError(text)));
     }
     if let Some(version) = error.downcast_ref::<VersionError>()
-        && !matches!(version, VersionError::Pg(_))
+        && version.is_for_good()
     {
         let text = version.to_string();
         return Verdict::Ends(error.context(UsageError(text)));

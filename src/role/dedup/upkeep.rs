@@ -19,7 +19,7 @@ use super::table::{self, Table};
 use crate::model::Micros;
 use crate::ops::exit::chain;
 use crate::pg::writer::FenceError;
-use crate::pg::{Class, Options, Target, error};
+use crate::pg::{Class, OWNER, Options, Target, error};
 
 /// Pause between rounds; a round without work is a few small queries.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -89,6 +89,8 @@ impl Upkeep {
             statement_timeout: Some(STATEMENT_TIMEOUT),
             lock_timeout: Some(LOCK_TIMEOUT),
             idle_in_transaction_timeout: Some(STATEMENT_TIMEOUT),
+            // What it makes, detaches and drops belongs to the owner.
+            role: Some(OWNER),
             ..Options::default()
         };
         Ok(self.target.connect_with(options).await?)

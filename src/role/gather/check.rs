@@ -11,33 +11,38 @@ use crate::kalshi::offset::SKEW_MICROS_MIN;
 use crate::kalshi::rest::{Rest, RestError, Settings};
 use crate::kalshi::session;
 use crate::kalshi::socket::{self, ConnectError};
-use crate::model::Micros;
-use crate::ops::exit::{self, UsageError};
+use crate::model::{Log, Micros};
+use crate::ops::exit::UsageError;
+use crate::ops::findings::Findings;
 use crate::ops::http;
-use crate::pg::migrate::{self, Schema};
+use crate::pg::migrate::{self, Schema, VersionError};
+use crate::pg::rights;
 
 /// One call or handshake of the check: somebody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to everything that the configuration names and changes nothing.
+/// Connects to everything that the configuration names, changes nothing, and prints what it found.
 ///
 /// # Errors
 /// All that a running gatherer could not work with, in words that say what to do.
-pub async fn run(config: Config) -> Result<()> {
-    let checks = [
-        database(&config).await,
-        exchange(&config).await,
-        journal(&config.journal.dir),
-        // Taken and given back at once: a port that another process listens on is said here.
-        http::Server::bind(&config.server).await.map(drop),
-    ];
-    let problems: Vec<anyhow::Error> = checks.into_iter().filter_map(Result::err).collect();
-    exit::all(problems)
+pub async fn run(config: Config, as_json: bool) -> Result<()> {
+    let mut findings = Findings::default();
+    findings.add("database", &config.database.to_string(), database(&config).await);
+    let exchange = exchange(&config).await;
+    findings.add("Kalshi API", &config.api.rest_url, exchange.map(|()| None));
+    let dir = &config.journal.dir;
+    findings.add("journal", &dir.display().to_string(), journal(dir).map(|()| None));
+    // Taken and given back at once: a port that another process listens on is said here.
+    let bound = http::Server::bind(&config.server).await;
+    let pages = format!("{} and {}", config.server.health, config.server.metrics);
+    findings.add("pages", &pages, bound.map(|_| None));
+    findings.report(as_json)
 }
 
-async fn database(config: &Config) -> Result<()> {
+/// A note when our user has more rights than it should.
+async fn database(config: &Config) -> Result<Option<String>> {
     let client = config.database.connect().await?;
-    migrate::check(&client, Schema::Gatherer).await?;
+    migrate::check(&client, Schema::Gatherer).await.map_err(VersionError::ending)?;
     let owner: Option<String> = client
         .query_one("SELECT gatherer_id FROM writer", &[])
         .await
@@ -47,20 +52,25 @@ async fn database(config: &Config) -> Result<()> {
         return Err(writer::foreign(&config.database, &owner, &config.gatherer_id).into());
     }
     // A missing right shows here instead of in the middle of the night.
-    let sql = "SELECT string_agg(what || ' on ' || name, ', ') FROM ( \
-                 SELECT name, 'INSERT' AS what FROM logs \
-                 UNION ALL VALUES ('logs', 'UPDATE'), ('writer', 'UPDATE'), \
-                   ('coverage_open', 'INSERT'), ('coverage_open', 'DELETE')) needed \
-               WHERE NOT has_table_privilege(name, what)";
-    let row = client.query_one(sql, &[]).await.context("ask for our rights")?;
-    let missing: Option<String> = row.try_get(0).context("ask for our rights")?;
-    match missing {
-        Some(missing) => Err(anyhow::anyhow!(
-            "database {}: our user lacks the right to {missing}",
-            config.database
-        )),
-        None => Ok(()),
+    let logs = Log::ALL.map(Log::name);
+    let others = [
+        ("logs", "UPDATE"),
+        ("writer", "UPDATE"),
+        ("coverage_open", "INSERT"),
+        ("coverage_open", "UPDATE"),
+        ("coverage_open", "DELETE"),
+    ];
+    let needed: Vec<(&str, &str)> = logs.iter().map(|log| (*log, "INSERT")).chain(others).collect();
+    let rights = rights::ask(&client, &needed, &logs).await.context("ask for our rights")?;
+    let (database, user) = (&config.database, &config.database.user);
+    if let Some(missing) = rights.missing {
+        return Err(anyhow::anyhow!(
+            "database {database}: user {user} lacks the right to {missing}"
+        ));
     }
+    Ok(rights.is_excessive.then(|| {
+        format!("user {user} may change and remove rows of the logs; the role gatherer need not")
+    }))
 }
 
 /// Over REST and over a WebSocket: each has a URL of its own, and both need the key.

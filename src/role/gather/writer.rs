@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Config;
 use crate::ops::exit::{HeldError, UsageError};
-use crate::pg::migrate::{Schema, check};
+use crate::pg::migrate::{Schema, VersionError, check};
 use crate::pg::writer::{AcquireError, Fence, Former, WriterLock};
 use crate::pg::{Class, Target, error};
 
@@ -64,7 +64,7 @@ pub fn foreign(database: &Target, owner: &str, gatherer_id: &str) -> UsageError 
 /// Takes the lock. `former` is what this process had before.
 async fn acquire(config: &Config, former: Option<Former>) -> Result<WriterLock> {
     let client = config.database.connect().await?;
-    check(&client, Schema::Gatherer).await?;
+    check(&client, Schema::Gatherer).await.map_err(VersionError::ending)?;
     let sql = "UPDATE writer SET gatherer_id = $1 WHERE gatherer_id IS NULL";
     client.execute(sql, &[&config.gatherer_id]).await.context("claim database")?;
     let row = client.query_one("SELECT gatherer_id FROM writer", &[]).await;

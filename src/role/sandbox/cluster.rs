@@ -28,9 +28,32 @@ const START_SECONDS_MAX: u64 = 120;
 const STOP_SECONDS_MAX: u64 = 30;
 /// A port may be taken between our look and the server's start.
 const PORT_TRIES_MAX: usize = 5;
-const SUPERUSER: &str = "postgres";
-/// Who owns the database and connects for the roles; not a superuser.
-pub const OWNER: &str = "kalshi";
+pub const SUPERUSER: &str = "postgres";
+
+/// What a cluster is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Gatherer,
+    Production,
+}
+
+impl Kind {
+    /// Its one database.
+    pub const fn database(self) -> &'static str {
+        match self {
+            Self::Gatherer => "kalshi_ts",
+            Self::Production => "kalshi_prod",
+        }
+    }
+
+    /// Who logs in to it: the writer, then who reads. Made by the migration, without a password.
+    pub const fn logins(self) -> &'static [&'static str] {
+        match self {
+            Self::Gatherer => &["gatherer", "dedup_reader"],
+            Self::Production => &["deduplicator"],
+        }
+    }
+}
 
 /// Small enough for five on one small machine. Durability is the product, so it stays on; what is
 /// left out is only what serves replicas. Memory is the kernel's anonymous kind plus the posix
@@ -69,9 +92,9 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Cluster {
     pub name: String,
-    pub database: &'static str,
+    pub kind: Kind,
     port: u16,
-    /// Of [`OWNER`].
+    /// Of each of its logins.
     password: String,
     dir: PathBuf,
     group: i32,
@@ -80,8 +103,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the cluster `name` in a directory of that name under `parent`, starts it and makes
-    /// its database. Its processes join the process group `group`.
+    /// Makes the cluster `name` in a directory of that name under `parent` and starts it. Its
+    /// processes join the process group `group`.
     ///
     /// # Errors
     /// When a step fails; the error holds the end of the server's log.
@@ -89,7 +112,7 @@ impl Cluster {
         postgres: Arc<Postgres>,
         parent: &Path,
         name: &str,
-        database: &'static str,
+        kind: Kind,
         group: i32,
         ports: &Ports,
     ) -> Result<Self> {
@@ -98,7 +121,7 @@ impl Cluster {
         postgres.give(&dir)?;
         let mut cluster = Self {
             name: name.to_owned(),
-            database,
+            kind,
             port: 0,
             password: Uuid::new_v4().simple().to_string(),
             dir,
@@ -117,8 +140,6 @@ impl Cluster {
                 Err(error) => return Err(error),
             }
         }
-        cluster.create_owner().await.with_context(|| format!("make the role of {name}"))?;
-        cluster.create_database().await.with_context(|| format!("make the database of {name}"))?;
         Ok(cluster)
     }
 
@@ -126,7 +147,7 @@ impl Cluster {
         self.port
     }
 
-    /// The password of [`OWNER`], for a configuration file that only its owner may read.
+    /// The password of each login, for a configuration file that only its owner may read.
     pub fn password(&self) -> &str {
         &self.password
     }
@@ -164,8 +185,9 @@ impl Cluster {
         let settings = self.data().join("postgresql.auto.conf");
         std::fs::write(&settings, SETTINGS).context("write the settings")?;
         let access = format!(
-            "local all {SUPERUSER} trust\nhost {} {OWNER} 127.0.0.1/32 scram-sha-256\n",
-            self.database
+            "local all {SUPERUSER} trust\nhost {} {} 127.0.0.1/32 scram-sha-256\n",
+            self.kind.database(),
+            self.kind.logins().join(",")
         );
         std::fs::write(self.data().join("pg_hba.conf"), access).context("write the access rules")
     }
@@ -247,7 +269,7 @@ impl Cluster {
     /// # Errors
     /// When the server does not answer within 5 s.
     pub async fn connect(&self) -> Result<Client> {
-        self.connect_to(self.database).await
+        self.connect_to(self.kind.database()).await
     }
 
     async fn connect_to(&self, database: &str) -> Result<Client> {
@@ -267,22 +289,18 @@ impl Cluster {
         Ok(client)
     }
 
-    async fn create_owner(&self) -> Result<()> {
-        let client = self.connect_to(SUPERUSER).await?;
-        // Only hexadecimal digits, so there is nothing to quote.
-        let password = &self.password;
-        let sql = format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{password}'");
-        client.batch_execute(&sql).await.map_err(hide_statement)
-    }
-
-    /// Gives [`OWNER`] its password again.
+    /// Gives every login its password, also again.
     ///
     /// # Errors
     /// When the server refuses or is away.
-    pub async fn restore_password(&self) -> Result<()> {
+    pub async fn set_passwords(&self) -> Result<()> {
         let client = self.connect_to(SUPERUSER).await?;
-        let sql = format!("ALTER ROLE {OWNER} PASSWORD '{}'", self.password);
-        client.batch_execute(&sql).await.map_err(hide_statement)
+        for login in self.kind.logins() {
+            // Only hexadecimal digits, so there is nothing to quote.
+            let sql = format!("ALTER ROLE {login} PASSWORD '{}'", self.password);
+            client.batch_execute(&sql).await.map_err(hide_statement)?;
+        }
+        Ok(())
     }
 
     /// Signals every process of the server: stopped, it takes connections and answers nothing.
@@ -304,28 +322,21 @@ impl Cluster {
         children.split_whitespace().for_each(send);
     }
 
-    async fn create_database(&self) -> Result<()> {
-        let client = self.connect_to(SUPERUSER).await?;
-        let sql = format!("CREATE DATABASE {} OWNER {OWNER}", self.database);
-        client.batch_execute(&sql).await.context("create database")
-    }
-
-    /// Drops the database, whoever uses it, and makes it anew, empty.
+    /// Drops the database, whoever uses it. A migration makes it anew.
     ///
     /// # Errors
     /// When the server refuses or is away.
     pub async fn wipe(&self) -> Result<()> {
         let client = self.connect_to(SUPERUSER).await?;
-        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.database);
-        client.batch_execute(&sql).await.context("drop database")?;
-        self.create_database().await
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.kind.database());
+        client.batch_execute(&sql).await.context("drop database")
     }
 }
 
 /// The statement holds a password, and the server's detail may repeat it: keep the code alone.
 fn hide_statement(error: tokio_postgres::Error) -> anyhow::Error {
     let code = error.code().map_or("no answer", |state| state.code()).to_owned();
-    anyhow::anyhow!("create role: {code}")
+    anyhow::anyhow!("set password: {code}")
 }
 
 /// Signals a child and waits; kills it when it does not end in time.
@@ -360,7 +371,7 @@ mod tests {
     async fn cluster(run: &RunDir) -> Cluster {
         let postgres = Arc::new(postgres::find().await.unwrap());
         let group = run.postmaster_group();
-        Cluster::create(postgres, run.path(), "g1", "kalshi_ts", group, &Ports::default())
+        Cluster::create(postgres, run.path(), "g1", Kind::Gatherer, group, &Ports::default())
             .await
             .unwrap()
     }
@@ -386,6 +397,16 @@ mod tests {
         .unwrap();
         let run = RunDir::create(Some(parent.path())).unwrap();
         let cluster = cluster(&run).await;
+        let admin = cluster.connect_to(SUPERUSER).await.unwrap();
+        // What the migration does, which is another process.
+        for sql in [
+            "CREATE DATABASE kalshi_ts",
+            "CREATE ROLE gatherer LOGIN; CREATE ROLE dedup_reader LOGIN",
+        ] {
+            admin.batch_execute(sql).await.unwrap();
+        }
+        drop(admin);
+        cluster.set_passwords().await.unwrap();
         let client = cluster.connect().await.unwrap();
         client.batch_execute("CREATE TABLE t AS SELECT 1 AS a").await.unwrap();
         cluster.stop(Stop::Immediate).await;
@@ -401,16 +422,22 @@ mod tests {
         assert_eq!(rows(cluster.connect().await.unwrap()).await, 1);
 
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(cluster.port()).user(OWNER).dbname("kalshi_ts");
-        assert!(config.clone().password("wrong").connect(NoTls).await.is_err());
-        let (owner, connection) = config.password(cluster.password()).connect(NoTls).await.unwrap();
-        tokio::spawn(connection);
-        let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
-        assert!(!owner.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+        config.host("127.0.0.1").port(cluster.port()).dbname("kalshi_ts");
+        for login in cluster.kind.logins() {
+            config.user(*login);
+            assert!(config.clone().password("wrong").connect(NoTls).await.is_err());
+            let password = cluster.password();
+            let (client, connection) =
+                config.clone().password(password).connect(NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+            assert!(!client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+        }
+        config.user(SUPERUSER);
+        assert!(config.password(cluster.password()).connect(NoTls).await.is_err());
 
         cluster.wipe().await.unwrap();
-        let client = cluster.connect().await.unwrap();
-        assert!(client.query_one("SELECT count(*) FROM t", &[]).await.is_err());
+        assert!(cluster.connect().await.is_err());
 
         let path = run.path().to_path_buf();
         assert!(processes_with(&path) > 0);

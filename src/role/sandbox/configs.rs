@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::cluster::{Cluster, OWNER};
+use super::cluster::{Cluster, SUPERUSER};
 use super::rundir::private_file;
 
 /// Where one role answers `/health` and `/metrics`.
@@ -48,6 +48,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
          \x20 key_id: {key_id}\n\
          \x20 private_key_file: {key}\n\
          database:\n{database}\
+         {admin}\
          journal: {{ dir: {journal} }}\n\
          sessions: {{ ticker: 2, trade: 2, lifecycle: 2, orderbook: {connections}, reconnect_max: 2s }}\n\
          audit: {{ period: 20s }}\n\
@@ -57,7 +58,8 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
         ws_url = quoted(gatherer.ws_url),
         key_id = quoted(gatherer.key_id),
         key = quoted_path(&key),
-        database = database(gatherer.cluster, 2),
+        database = database(gatherer.cluster, "gatherer", 2),
+        admin = admin(gatherer.cluster),
         journal = quoted_path(gatherer.journal),
         connections = gatherer.connections,
         server = server(gatherer.server),
@@ -82,15 +84,21 @@ pub fn write_deduplicator(
     let mut text = format!("deduplicator_id: {}\ngatherers:\n", quoted(id));
     for (gatherer, cluster) in gatherers {
         // Writing to a string cannot fail.
-        write!(text, "  - id: {}\n    database:\n{}", quoted(gatherer), database(cluster, 6))?;
+        write!(
+            text,
+            "  - id: {}\n    database:\n{}",
+            quoted(gatherer),
+            database(cluster, "dedup_reader", 6)
+        )?;
     }
     write!(
         text,
-        "production:\n{}\
+        "production:\n{}{}\
          api: {{ rest_url: {} }}\n\
          markets: {{ refresh_interval: 2s, full_interval: 1m }}\n\
          {}",
-        database(production, 2),
+        database(production, "deduplicator", 2),
+        admin(production),
         quoted(rest_url),
         server(at)
     )?;
@@ -99,17 +107,23 @@ pub fn write_deduplicator(
     Ok(path)
 }
 
-fn database(cluster: &Cluster, indent: usize) -> String {
+/// Whoever migrates comes over the private socket.
+fn admin(cluster: &Cluster) -> String {
+    let socket = quoted_path(cluster.socket_dir());
+    format!("admin: {{ host: {socket}, user: {SUPERUSER} }}\n")
+}
+
+fn database(cluster: &Cluster, user: &str, indent: usize) -> String {
     let indent = " ".repeat(indent);
     format!(
         "{indent}host: 127.0.0.1\n\
          {indent}port: {port}\n\
          {indent}database: {database}\n\
-         {indent}user: {OWNER}\n\
+         {indent}user: {user}\n\
          {indent}password: {password}\n\
          {indent}sslmode: disable\n",
         port = cluster.port(),
-        database = cluster.database,
+        database = cluster.kind.database(),
         password = quoted(cluster.password()),
     )
 }

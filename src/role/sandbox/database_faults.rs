@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::chaos::Kind;
-use super::cluster::{Cluster, OWNER};
+use super::cluster::Cluster;
 
 /// How often sessions are cut while they are: often enough to meet a COPY and a commit.
 const CUT_INTERVAL: Duration = Duration::from_millis(150);
@@ -37,7 +37,7 @@ pub async fn strike(kind: Kind, cluster: &Cluster, over: impl Future<Output = ()
             let client = cluster.connect().await?;
             let cutting = async {
                 loop {
-                    if let Err(error) = end_sessions(&client).await {
+                    if let Err(error) = end_sessions(&client, cluster).await {
                         return error;
                     }
                     sleep(CUT_INTERVAL).await;
@@ -65,34 +65,40 @@ pub async fn strike(kind: Kind, cluster: &Cluster, over: impl Future<Output = ()
             let setting = "default_transaction_read_only";
             alter(cluster, &format!("SET {setting} = on")).await?;
             over.await;
-            change(cluster, &format!("ALTER ROLE {OWNER} RESET {setting}"), "make writable").await
+            let sql = alter_sql(cluster, &format!("RESET {setting}"));
+            change(cluster, &sql, "make writable").await
         }
         Kind::FewConnections => {
             alter(cluster, "CONNECTION LIMIT 1").await?;
             over.await;
-            change(cluster, &format!("ALTER ROLE {OWNER} CONNECTION LIMIT -1"), "let in").await
+            change(cluster, &alter_sql(cluster, "CONNECTION LIMIT -1"), "let in").await
         }
         Kind::WrongPassword => {
             alter(cluster, &format!("PASSWORD '{}'", Uuid::new_v4().simple())).await?;
             over.await;
-            cluster.restore_password().await
+            cluster.set_passwords().await
         }
         _ => Ok(()),
     }
 }
 
-/// Changes the role that our roles come as, and ends its sessions, so that each meets the change.
+/// Changes the logins of our roles, and ends their sessions, so that each meets the change.
 async fn alter(cluster: &Cluster, what: &str) -> Result<()> {
     let client = cluster.connect().await?;
     // The statement may hold a password: it is not part of an error.
-    let changed = client.batch_execute(&format!("ALTER ROLE {OWNER} {what}")).await;
-    changed.context("alter the role")?;
-    end_sessions(&client).await
+    client.batch_execute(&alter_sql(cluster, what)).await.context("alter the logins")?;
+    end_sessions(&client, cluster).await
 }
 
-async fn end_sessions(client: &Client) -> Result<()> {
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
-    client.query_one(sql, &[&OWNER]).await.map(drop).context("end sessions")
+fn alter_sql(cluster: &Cluster, what: &str) -> String {
+    let logins = cluster.kind.logins().iter();
+    logins.map(|login| format!("ALTER ROLE {login} {what};")).collect()
+}
+
+async fn end_sessions(client: &Client, cluster: &Cluster) -> Result<()> {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE usename = ANY($1::text[])";
+    client.query_one(sql, &[&cluster.kind.logins()]).await.map(drop).context("end sessions")
 }
 
 /// Runs a statement, again while the server is busy or away.

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::PING_INTERVAL;
 use super::chaos::{self, Event};
 use super::children::{Role, Spec};
-use super::cluster::Cluster;
+use super::cluster::{self, Cluster};
 use super::configs::{self, Server};
 use super::display::Screen;
 use super::exchange::{self, Exchange, Source};
@@ -103,18 +103,16 @@ impl<'a> Platform<'a> {
         }
         let ports = Ports::default();
         screen.step("making the databases");
-        let create = |name: String, database| {
+        let create = |name: String, kind| {
             let (postgres, ports) = (Arc::clone(&postgres), &ports);
             async move {
                 let group = dir.postmaster_group();
-                Cluster::create(postgres, dir.path(), &name, database, group, ports)
-                    .await
-                    .map(Arc::new)
+                Cluster::create(postgres, dir.path(), &name, kind, group, ports).await.map(Arc::new)
             }
         };
         let (clusters, production) = tokio::try_join!(
-            try_join_all(ids.iter().map(|id| create(id.clone(), "kalshi_ts"))),
-            create("production".to_owned(), "kalshi_prod"),
+            try_join_all(ids.iter().map(|id| create(id.clone(), cluster::Kind::Gatherer))),
+            create("production".to_owned(), cluster::Kind::Production),
         )?;
         screen.step("starting the exchange");
         let stop = CancellationToken::new();
@@ -170,6 +168,8 @@ impl<'a> Platform<'a> {
 
         screen.step("migrating the databases");
         try_join_all(migrations.iter().map(Spec::run)).await?;
+        let all = clusters.iter().chain([&production]);
+        try_join_all(all.map(|cluster| cluster.set_passwords())).await?;
         screen.step("starting the roles");
         for role in gatherers.iter().chain([&deduplicator]) {
             role.start().await?;

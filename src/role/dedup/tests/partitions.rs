@@ -226,7 +226,7 @@ async fn the_role_makes_partitions_ahead_and_drops_old_ones() {
 async fn speed_beside_a_plain_table() {
     const ROWS: i64 = 20_000;
     const ROUNDS: i64 = 10;
-    let plain = "CREATE TABLE plain (LIKE orderbook_deltas); DROP TABLE orderbook_deltas; \
+    let plain = "SET ROLE kalshi_owner; CREATE TABLE plain (LIKE orderbook_deltas); DROP TABLE orderbook_deltas; \
                  ALTER TABLE plain RENAME TO orderbook_deltas; \
                  ALTER TABLE orderbook_deltas ADD UNIQUE (log_seq), \
                  ADD PRIMARY KEY (ticker, exchange_ts, side, price, size_delta, occurrence)";

@@ -56,6 +56,7 @@ impl Rig {
         Self { cluster, production, gatherers: targets }
     }
 
+    /// The role comes with the rights of its logins; whoever looks on is a superuser.
     pub fn config(&self, id: &str) -> Config {
         let any = "127.0.0.1:0".parse().unwrap();
         let gatherers = self.gatherers.iter().enumerate();
@@ -64,10 +65,10 @@ impl Rig {
             gatherers: gatherers
                 .map(|(n, database)| GathererTarget {
                     id: format!("gatherer-{}", n + 1),
-                    database: database.clone(),
+                    database: login("dedup_reader", database),
                 })
                 .collect(),
-            production: self.production.clone(),
+            production: login("deduplicator", &self.production),
             markets: None,
             retention: Retention::default(),
             server: ops::http::Config { health: any, metrics: any },
@@ -141,6 +142,11 @@ impl Rig {
         let rows = self.production().await.query(sql, &[&table]).await.unwrap();
         rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
     }
+}
+
+/// The same database for another user, who needs no password here.
+pub fn login(user: &str, target: &Target) -> Target {
+    Target { user: user.to_owned(), ..target.clone() }
 }
 
 /// The role, running.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::rig::{Delta, Rig, append_deltas, assert_dense, delta, holds, union};
-use crate::ops::exit::Exit;
+use crate::ops::exit::{Exit, chain};
 use crate::pg::migrate::Schema;
 use crate::role::dedup::table;
 
@@ -219,12 +219,18 @@ async fn a_lost_lock_is_taken_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_schema_is_a_usage_error() {
-    let mut rig = Rig::start(0).await;
+async fn a_schema_that_is_behind_ends_it_until_it_is_migrated_and_another_one_for_good() {
+    let mut rig = Rig::start(1).await;
     rig.production = rig.cluster.create("empty").await;
     let error = rig.run().end().await.unwrap_err();
-    assert_eq!(Exit::of(&error), Exit::Usage, "{error:#}");
+    assert_eq!(Exit::of(&error), Exit::Failed, "{error:#}");
     assert!(format!("{error:#}").contains("kalshi migrate"), "{error:#}");
+    // As somebody who may look there: the deduplicator is not even let in.
+    let mut config = rig.config("deduplicator-1");
+    config.production = rig.gatherers[0].clone();
+    let error = Rig::run_with(config).end().await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Usage, "{error:#}");
+    assert!(format!("{error:#}").contains("is a gatherer database"), "{error:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,7 +286,14 @@ async fn a_database_of_another_gatherer_is_not_read() {
         client.execute("UPDATE writer SET gatherer_id = $1", &[&owner]).await.unwrap();
         append_deltas(target, &series(0..300)).await;
     }
-    assert!(super::super::check(rig.config("deduplicator-1")).await.is_err());
+    let mut config = rig.config("deduplicator-1");
+    config.gatherers[0].database = rig.cluster.create("empty").await;
+    // Each of them is told, also what a restart may cure beside what it cannot.
+    let error = super::super::check(config, true).await.unwrap_err();
+    let text = chain(&error);
+    assert!(text.contains("run `kalshi migrate --config FILE` with its gatherer's"), "{text}");
+    assert!(text.contains("belongs to gatherer \"gatherer-9\""), "{text}");
+    assert_eq!(Exit::of(&error), Exit::Usage);
     let running = rig.run();
     let production = rig.production().await;
     holds(&production, "SELECT count(*) = 300 FROM orderbook_deltas").await;

@@ -12,7 +12,7 @@ use super::super::span::testing::{TestDelta, delta_span};
 use super::super::span::{Request, Span, parse};
 use super::super::table::{ORDERBOOK_DELTAS, TRADES, Table};
 use super::super::write::{Moved, Session, Written};
-use super::rig::assert_dense;
+use super::rig::{assert_dense, login};
 use crate::pg::migrate::Schema;
 use crate::pg::testing::Cluster;
 use crate::pg::writer::{FenceError, WriterLock};
@@ -36,7 +36,8 @@ impl Writer {
         let lock = WriterLock::acquire(&target, "test").await.unwrap();
         let tenure = Tenure { fence: lock.fence(), gatherer_ids: Arc::new([1, 2]) };
         let gatherers = Arc::new(["a".to_owned(), "b".to_owned()]);
-        let mut session = Session::open(table, &target, tenure, gatherers).await.unwrap();
+        let login = login("deduplicator", &target);
+        let mut session = Session::open(table, &login, tenure, gatherers).await.unwrap();
         for gatherer in [0, 1] {
             assert_eq!(session.position(gatherer, LOG).await.unwrap(), 0);
         }

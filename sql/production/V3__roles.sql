@@ -1,0 +1,161 @@
+-- Who may do what in production.
+--
+--   kalshi_owner   owns every object; nobody logs in as it. Migrations run as it.
+--   deduplicator   merges: adds rows to the logs, moves heads and cursors, keeps series, events and
+--                  markets. It cannot change, remove or empty a log, and makes no tables but temporary
+--                  ones and, by SET ROLE kalshi_owner, partitions.
+--   exporter       reads, and moves its own row of `consumers` by the function move_consumer.
+--
+-- No role gets a password here: it is set with psql's \password, which sends a verifier alone.
+-- Running this needs the right to create roles, and the database. Who has a grant of their own on the
+-- schema or on a table keeps it; what everybody had is gone.
+
+DO $$
+DECLARE
+    -- From PostgreSQL 16 on a membership says itself whether it is inherited; before, the member does.
+    is_16 CONSTANT boolean := current_setting('server_version_num')::integer >= 160000;
+    terms CONSTANT text := CASE WHEN is_16 THEN ' WITH INHERIT FALSE, SET TRUE' ELSE '' END;
+    writer CONSTANT text := 'deduplicator';
+    readers CONSTANT text[] := ARRAY['exporter'];
+    role_name text;
+    object record;
+BEGIN
+    -- Roles belong to the whole cluster, and another database of it may be migrated at this moment. The
+    -- second of two who make the role waits for the end of the first; two who find it queue at the
+    -- comment, which holds the role until the end of its transaction.
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kalshi_owner') THEN
+            CREATE ROLE kalshi_owner NOLOGIN;
+        END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;
+    END;
+    COMMENT ON ROLE kalshi_owner IS 'Owns every object of kalshi''s databases. Migrations, and the tasks that make and drop partitions, become it by SET ROLE.';
+    FOREACH role_name IN ARRAY writer || readers LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', role_name);
+        END IF;
+    END LOOP;
+    IF NOT is_16 AND (SELECT rolinherit FROM pg_roles WHERE rolname = writer) THEN
+        EXECUTE format('ALTER ROLE %I NOINHERIT', writer);
+    END IF;
+    EXECUTE format('GRANT kalshi_owner TO %I', writer) || terms;
+    IF NOT pg_has_role('kalshi_owner', CASE WHEN is_16 THEN 'SET' ELSE 'MEMBER' END) THEN
+        EXECUTE 'GRANT kalshi_owner TO CURRENT_USER' || terms;
+    END IF;
+
+    -- Everything that is there changes hands. Who owned a table until now is a service under another
+    -- name, and goes on with the writer's rights.
+    GRANT USAGE, CREATE ON SCHEMA public TO kalshi_owner;
+    FOR object IN
+        SELECT DISTINCT r.oid, r.rolname, r.rolsuper FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+        WHERE c.relnamespace = 'public'::regnamespace AND r.rolname NOT IN ('kalshi_owner', writer)
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                          AND d.objid = c.oid AND d.deptype = 'e')
+    LOOP
+        IF NOT object.rolsuper AND NOT pg_has_role(object.oid, writer::name, 'MEMBER') THEN
+            EXECUTE format('GRANT %I TO %I', writer, object.rolname);
+        END IF;
+    END LOOP;
+    FOR object IN
+        SELECT 'TABLE' AS kind, c.oid::regclass::text AS name FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+          AND c.relowner <> 'kalshi_owner'::regrole
+          -- Not an extension's, and no sequence that goes with its table.
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                          AND d.objid = c.oid AND (d.deptype = 'e' OR c.relkind = 'S' AND d.deptype IN ('a', 'i')))
+        UNION ALL
+        SELECT 'ROUTINE', p.oid::regprocedure::text FROM pg_proc p
+        WHERE p.pronamespace = 'public'::regnamespace AND p.proowner <> 'kalshi_owner'::regrole
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+                          AND d.objid = p.oid AND d.deptype = 'e')
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO kalshi_owner', object.kind, object.name);
+    END LOOP;
+
+    -- Nobody is anybody: without this every role of the cluster could connect, look, and make temporary
+    -- tables.
+    FOR role_name IN
+        SELECT DISTINCT r.rolname FROM pg_class c, aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee
+        WHERE c.relnamespace = 'public'::regnamespace AND r.rolname <> 'kalshi_owner'
+        UNION SELECT unnest(writer || readers)
+    LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role_name);
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role_name);
+    END LOOP;
+    -- The deduplicator sorts a batch in a temporary table.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), writer);
+    REVOKE ALL ON SCHEMA public FROM PUBLIC;
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    -- A grant that one may not give, or take, is a mere warning to PostgreSQL.
+    IF EXISTS (
+        SELECT FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'public' AND a.grantee = 0
+        UNION ALL
+        SELECT FROM pg_database b, aclexplode(coalesce(b.datacl, acldefault('d', b.datdba))) a
+        WHERE b.datname = current_database() AND a.grantee = 0
+    ) THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('permission denied to take the rights of everybody on database %I and its schema public', current_database()),
+            HINT = 'Only the owner of the database, or a superuser, may.';
+    END IF;
+END $$;
+
+-- From here on as the owner, so that what is granted is granted by it.
+SET LOCAL ROLE kalshi_owner;
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT oid::regclass::text FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relowner = 'kalshi_owner'::regrole
+          AND relkind IN ('r', 'p', 'v', 'm')
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM deduplicator, exporter', name);
+        EXECUTE format('GRANT SELECT ON %s TO deduplicator, exporter', name);
+    END LOOP;
+END $$;
+GRANT INSERT ON trades, orderbook_deltas, orderbook_snapshots, tickers, market_lifecycle, coverage
+    TO deduplicator;
+GRANT UPDATE (epoch, holder, acquired_at) ON writer TO deduplicator;
+-- Not kept_from: the retention decides as the owner.
+GRANT UPDATE (head, time_max) ON logs TO deduplicator;
+GRANT INSERT ON gatherers TO deduplicator;
+GRANT INSERT, UPDATE ON sync_cursors, contributions TO deduplicator;
+GRANT INSERT, DELETE ON contributions_open TO deduplicator;
+GRANT INSERT, UPDATE ON series, events, markets TO deduplicator;
+GRANT INSERT ON series_past, events_past, markets_past TO deduplicator;
+GRANT UPDATE ON market_sync TO deduplicator;
+
+-- What later migrations make: the writer may add rows to it and read it, the reader read it. A table
+-- whose rows change says so itself.
+ALTER DEFAULT PRIVILEGES FOR ROLE kalshi_owner IN SCHEMA public
+    GRANT SELECT ON TABLES TO deduplicator, exporter;
+ALTER DEFAULT PRIVILEGES FOR ROLE kalshi_owner IN SCHEMA public GRANT INSERT ON TABLES TO deduplicator;
+ALTER DEFAULT PRIVILEGES FOR ROLE kalshi_owner IN SCHEMA public
+    GRANT USAGE ON SEQUENCES TO deduplicator;
+ALTER DEFAULT PRIVILEGES FOR ROLE kalshi_owner REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
+
+-- One row a login, so that a reader can neither write a table nor hold another back. With the body
+-- between BEGIN ATOMIC and END every name in it is resolved now, whoever calls it with whatever path.
+CREATE FUNCTION move_consumer(log text, "from" bigint, "to" bigint) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER
+BEGIN ATOMIC
+    WITH moved AS (
+        INSERT INTO consumers AS c (name, table_name, position)
+        SELECT session_user, l.name, "to" FROM logs l
+        WHERE l.name = log AND "from" <= "to" AND "to" <= l.head
+          AND ("from" = 0 OR EXISTS (
+              SELECT FROM consumers k WHERE k.name = session_user AND k.table_name = log))
+        ON CONFLICT (name, table_name) DO UPDATE
+            SET position = excluded.position, moved_at = now() WHERE c.position = "from"
+        RETURNING true
+    )
+    SELECT EXISTS (SELECT FROM moved);
+END;
+COMMENT ON FUNCTION move_consumer IS 'Moves the caller''s own row of consumers, which has the name of its login, from one log_seq of a log to another; the first call, from 0, makes it. False, and nothing changed, when the row is not at "from" or the log does not reach "to".';
+GRANT EXECUTE ON FUNCTION move_consumer TO exporter;
+-- Behind the grant above, so that this function is not everybody's.
+ALTER DEFAULT PRIVILEGES FOR ROLE kalshi_owner IN SCHEMA public
+    GRANT EXECUTE ON ROUTINES TO deduplicator, exporter;
