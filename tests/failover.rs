@@ -1,8 +1,6 @@
 //! Production fails over to a standby that never got the last commits: what was acknowledged to the
 //! deduplicator is gone with the primary, rows and cursors alike, and is merged again.
 
-#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
-
 mod support;
 
 use std::fs;

@@ -180,8 +180,8 @@ async fn a_stuck_role_is_unhealthy() {
         registry: None,
         health_timeout: Duration::from_millis(20),
     };
-    assert_eq!(pages.answer(&Method::GET, "/health").await.status(), 503);
-    assert_eq!(pages.answer(&Method::GET, "/ready").await.status(), 503);
+    assert_eq!(pages.answer(&Method::GET, "/health", false).await.status(), 503);
+    assert_eq!(pages.answer(&Method::GET, "/ready", false).await.status(), 503);
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn readiness_is_the_roles_own_word() {
             registry: None,
             health_timeout: Duration::from_secs(5),
         };
-        assert_eq!(pages.answer(&Method::GET, "/ready").await.status(), code);
+        assert_eq!(pages.answer(&Method::GET, "/ready", false).await.status(), code);
     }
 }
 

@@ -4,6 +4,7 @@
 //! Everything is started here and ended by its id when it is dropped.
 
 #![allow(dead_code, reason = "each test binary and benchmark uses its part")]
+#![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
 #[path = "../../src/ops/small_disk.rs"]
 pub mod small_disk;
