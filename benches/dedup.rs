@@ -5,7 +5,7 @@
 //! Every row is there three times, so two thirds of what is read are copies: that is part of the
 //! figure. `make bench-dedup`; options `--rows N`, `--markets N`.
 
-#![expect(clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "a benchmark")]
 
 #[path = "support/mod.rs"]
 mod figures;

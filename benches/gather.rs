@@ -4,7 +4,7 @@
 //! The simulated exchange publishes as fast as the gatherer reads, on the same machine: its work is
 //! part of the figure. `make bench-gather`; options `--changes N`, `--markets N`, `--sessions N`.
 
-#![expect(clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "a benchmark")]
 
 #[path = "support/mod.rs"]
 mod figures;

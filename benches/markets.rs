@@ -4,7 +4,7 @@
 //!
 //! `make bench-markets`; options `--markets N`, `--requests N` (a second).
 
-#![expect(clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "a benchmark")]
 
 #[path = "support/mod.rs"]
 mod figures;

@@ -4,7 +4,7 @@
 //! `make bench-scale`; options `--markets N`, `--sessions N`, `--watch SECONDS` (how long memory is
 //! looked at once every book is there).
 
-#![expect(clippy::cast_precision_loss, reason = "a benchmark")]
+#![allow(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "a benchmark")]
 
 #[path = "support/mod.rs"]
 mod figures;

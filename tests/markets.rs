@@ -1,7 +1,7 @@
 //! The deduplicator's copy of series, events and markets, as a process against the simulated exchange
 //! and a real PostgreSQL: what lists bring, what is odd, what goes wrong, and where it may die.
 
-#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
+#![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The roles as processes over a real PostgreSQL: who may write, what a wiped gatherer becomes, and
 //! what bad input does.
 
-#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
+#![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
 mod support;
 

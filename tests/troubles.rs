@@ -2,7 +2,7 @@
 //! call on, an exchange that ignores what was asked for, a database that hangs, far more than the
 //! usual flow while it does.
 
-#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
+#![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
 mod support;
 
