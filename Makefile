@@ -1,7 +1,8 @@
 # kalshi. On a fresh Debian machine with Rust, each of the first two is all there is to do.
 #
 #   make sandbox [ARGS="--markets 200 --duration 60s"]   the whole platform against a simulated exchange
-#   make test    [ARGS="pg::"]                           every test, or those whose name matches
+#   make test    [ARGS="pg::"]                           every test, or those whose name matches, on
+#                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, tests, docs, dependencies
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
@@ -23,7 +24,7 @@ sandbox:
 
 test:
 	@.ci/install test
-	cargo nextest run --locked --features failpoints $(ARGS)
+	@.ci/test $(ARGS)
 
 check: install-tools fmt lint test doc audit
 

@@ -25,6 +25,7 @@ pub use problem::ConfigErrors;
 
 use crate::ops::telemetry;
 use crate::pg::Target;
+use crate::pg::engine::Choice;
 use crate::pg::migrate::Schema;
 use crate::role::{dedup, gather};
 use env::Environment;
@@ -46,6 +47,8 @@ pub struct Loaded<T> {
 pub struct Database {
     pub target: Target,
     pub schema: Schema,
+    /// What is to divide the logs of a gatherer's database.
+    pub engine: Choice,
 }
 
 /// Loads `gatherer.yaml`.
@@ -86,9 +89,13 @@ fn either(root: Root<'_>) -> Option<(Database, telemetry::Config)> {
         }
     };
     let target = database::target(section.section(key), "kalshi migrate".to_owned());
+    let engine = match kind {
+        Kind::Gatherer => gatherer::storage(section.section("storage")).map(|it| it.engine),
+        Kind::Deduplicator => Some(Choice::default()),
+    };
     let logging = shared::logging(&section);
     section.finish();
-    Some((Database { target: target?, schema }, logging?))
+    Some((Database { target: target?, schema, engine: engine? }, logging?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

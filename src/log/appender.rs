@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::chunk::Chunk;
 use super::journal::Position;
+use super::parts;
 use crate::model::{Log, Micros};
 use crate::ops::backoff::Backoff;
 use crate::ops::crash;
@@ -68,6 +69,13 @@ pub struct Appender {
     pub stopping: CancellationToken,
 }
 
+/// A connection of the appender.
+struct Session {
+    client: Client,
+    /// The first `log_seq` that has no part to go to; none where every one has.
+    room: Option<i64>,
+}
+
 impl Appender {
     /// Appends until the chunks end. Every error that time can heal is retried with the same
     /// batch; any other ends the process.
@@ -76,7 +84,7 @@ impl Appender {
     /// When the database refuses a batch for good, or another writer took over.
     pub async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<()> {
         let log = self.log;
-        let mut client = None;
+        let mut session = None;
         let mut committed_at = Instant::now();
         let mut carried = None;
         loop {
@@ -102,7 +110,7 @@ impl Appender {
                 rows += chunk.rows;
                 batch.push(chunk);
             }
-            if !self.commit_retrying(&mut client, &batch).await? {
+            if !self.commit_retrying(&mut session, &batch).await? {
                 info!(%log, "database is away: the rest stays in the journal");
                 return Ok(());
             }
@@ -113,7 +121,7 @@ impl Appender {
     /// Commits a batch, however long the database is away. False when stopping cut that short.
     async fn commit_retrying(
         &mut self,
-        client: &mut Option<Client>,
+        session: &mut Option<Session>,
         batch: &[Chunk],
     ) -> Result<bool> {
         let log = self.log;
@@ -130,7 +138,7 @@ impl Appender {
             let (attempt, silent) = tokio::select! {
                 // A batch under way may finish while the process stops.
                 biased;
-                result = self.commit_once(client, batch) => (result, false),
+                result = self.commit_once(session, batch) => (result, false),
                 why = silence(fence) => (Err(anyhow!(why)), true),
                 () = stopping_too_long(&stopping, down_since.is_some()) => return Ok(false),
             };
@@ -142,7 +150,7 @@ impl Appender {
                 }
                 return Ok(true);
             };
-            *client = None;
+            *session = None;
             match pg::error::classify_chain(&error) {
                 _ if silent => {}
                 Class::Retry | Class::Auth => {}
@@ -171,32 +179,41 @@ impl Appender {
         }
     }
 
-    async fn commit_once(&mut self, client: &mut Option<Client>, batch: &[Chunk]) -> Result<()> {
+    async fn commit_once(&mut self, session: &mut Option<Session>, batch: &[Chunk]) -> Result<()> {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
         let fence =
             *self.fence.wait_for(Option::is_some).await.context("wait for the writer lock")?;
         let Some(fence) = fence else { bail!("the writer lock's task ended") };
         self.used = Some(fence);
-        let fresh = client.is_none();
-        let client = match client {
-            Some(client) => client,
+        let fresh = session.is_none();
+        let (head, last_seq) = (first.first_seq - 1, last.last_seq());
+        let session = match session {
+            Some(session) => session,
             None => {
                 let options =
                     Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
-                client.insert(self.target.connect_with(options).await?)
+                let client = self.target.connect_with(options).await?;
+                let room = parts::room(&client, self.log, head + 1).await?;
+                session.insert(Session { client, room })
             }
         };
-        let (head, last_seq) = (first.first_seq - 1, last.last_seq());
         if fresh && last_seq > head {
             // The outcome of the commit before may be unknown: the head tells.
             // Locked, so that a commit still under way on the old session is waited for.
             let sql = "SELECT head FROM logs WHERE name = $1 FOR UPDATE";
-            let now: i64 = client.query_one(sql, &[&self.log.name()]).await?.try_get(0)?;
+            let now: i64 = session.client.query_one(sql, &[&self.log.name()]).await?.try_get(0)?;
             if now == last_seq {
                 self.report(batch, last);
                 return Ok(());
             }
         }
+        if session.room.is_some_and(|missing| missing <= last_seq) {
+            // Made ahead in time, as a rule: so for this once over a session of its own.
+            let mut owner = parts::owner_session(&self.target).await?;
+            let made = parts::make(&mut owner, fence, self.log, head + 1, last_seq).await;
+            session.room = made.with_context(|| format!("make room in {}", self.log))?;
+        }
+        let client = &mut session.client;
         let began = Instant::now();
         let tx = client.transaction().await.context("begin batch")?;
         fence.check(&tx).await.context("check fence")?;

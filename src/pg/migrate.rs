@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use tracing::debug;
 
+use super::engine::{self, Choice, Engine, EngineError};
 use super::error::{Class, ConnectError, classify, describe};
 use super::{Options, Target};
 
@@ -115,6 +116,8 @@ pub struct Report {
     pub applied: Vec<Step>,
     /// The database's version now.
     pub version: i32,
+    /// What divides a gatherer's logs.
+    pub engine: Option<Engine>,
 }
 
 /// What a run tells while it goes.
@@ -137,33 +140,56 @@ pub struct Entry {
     pub checksum: String,
 }
 
-/// [`run_with`], telling nobody.
+/// [`run_with`], telling nobody, with the engine that the tests are about.
 #[cfg(test)]
 pub async fn run(target: &Target, schema: Schema) -> Result<Report, MigrateError> {
-    run_with(target, schema, |_| {}).await
+    run_with(target, schema, super::testing::choice(), |_| {}).await
+}
+
+/// Brings a database to a version that an older program had.
+#[cfg(test)]
+pub async fn run_through(
+    target: &Target,
+    schema: Schema,
+    version: i32,
+) -> Result<Report, MigrateError> {
+    let mut migrations = schema.migrations();
+    migrations.retain(|migration| migration.version() <= version);
+    run_list(target, &migrations, None, &mut |_| {}).await
 }
 
 /// Brings the database to this program's version, telling of each step. Waits up to 30 s for another
-/// run.
+/// run. `choice` is what is to divide the logs of a gatherer's database.
 pub async fn run_with(
     target: &Target,
     schema: Schema,
+    choice: Choice,
     mut progress: impl FnMut(Progress<'_>) + Send,
 ) -> Result<Report, MigrateError> {
-    run_list(target, &schema.migrations(), &mut progress).await
+    let choice = (schema == Schema::Gatherer).then_some(choice);
+    run_list(target, &schema.migrations(), choice, &mut progress).await
 }
 
 async fn run_list(
     target: &Target,
     migrations: &[Migration],
+    choice: Option<Choice>,
     progress: &mut (impl FnMut(Progress<'_>) + Send),
 ) -> Result<Report, MigrateError> {
     let options = Options { lock_timeout: Some(LOCK_TIMEOUT), ..Options::default() };
     let mut client = target.connect_with(options).await.map_err(MigrateError::Connect)?;
     lock(&client, target, progress).await?;
     let history = History::read(&client).await?;
+    let pending = history.pending(migrations)?;
+    let mut engine = None;
+    if let Some(choice) = choice {
+        let settled = engine::settle(&client, choice).await?;
+        let sql = "SELECT set_config('kalshi.engine', $1, false)";
+        client.query_one(sql, &[&settled.name()]).await?;
+        engine = Some(settled);
+    }
     let mut applied = Vec::new();
-    for migration in history.pending(migrations)? {
+    for migration in pending {
         let step = Step::from(&migration);
         progress(Progress::Applying(&step));
         // One at a time, so that each is told of and an error names the one that failed.
@@ -182,7 +208,7 @@ async fn run_list(
     let version = applied.last().map_or(history.version(), |step| step.version);
     debug!(%target, version, applied = applied.len(), "migrated");
     // The lock ends with the session.
-    Ok(Report { database: history.database, applied, version })
+    Ok(Report { database: history.database, applied, version, engine })
 }
 
 async fn lock(
@@ -440,6 +466,8 @@ pub enum MigrateError {
         target: String,
     },
     Version(VersionError),
+    /// Its logs cannot be divided as the configuration asks.
+    Engine(EngineError),
     /// One migration failed and was rolled back; those before it stay applied.
     Step {
         database: String,
@@ -451,6 +479,12 @@ pub enum MigrateError {
 impl From<VersionError> for MigrateError {
     fn from(error: VersionError) -> Self {
         Self::Version(error)
+    }
+}
+
+impl From<EngineError> for MigrateError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
     }
 }
 
@@ -472,6 +506,7 @@ impl fmt::Display for MigrateError {
                 )
             }
             Self::Version(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
             Self::Step { database, step, reason } => {
                 write!(
                     f,

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 
 use crate::ops::exit::{HeldError, UsageError};
 use crate::pg::Target;
+use crate::pg::engine::{Choice, EngineError};
 use crate::pg::migrate::{self, Entry, MigrateError, Progress, Schema, VersionError};
 
 /// What to do; by default, migrate.
@@ -16,6 +17,8 @@ pub struct Options {
     pub status: bool,
     /// Print the SQL that would run, change nothing.
     pub dry_run: bool,
+    /// What is to divide the logs of a gatherer's database.
+    pub engine: Choice,
 }
 
 /// Runs the command; what people want to know goes to stdout.
@@ -27,6 +30,9 @@ pub async fn run(target: Target, schema: Schema, options: Options) -> Result<()>
     if options.dry_run {
         let steps = migrate::plan(&target, schema).await.map_err(explain)?;
         let mut text = String::new();
+        if schema == Schema::Gatherer {
+            text = format!("SET kalshi.engine = '{}';\n", options.engine.name());
+        }
         for step in &steps {
             text.push_str(&format!("-- {step}\n{}\n", step.sql));
         }
@@ -35,7 +41,7 @@ pub async fn run(target: Target, schema: Schema, options: Options) -> Result<()>
         }
         return print(&text);
     }
-    let report = migrate::run_with(&target, schema, |progress| {
+    let report = migrate::run_with(&target, schema, options.engine, |progress| {
         // A closed stdout is no reason to leave a database half way.
         let _printed = match progress {
             Progress::Waiting => print("waiting for another migration of this database\n"),
@@ -50,7 +56,12 @@ pub async fn run(target: Target, schema: Schema, options: Options) -> Result<()>
         1 => "1 migration applied".to_owned(),
         n => format!("{n} migrations applied"),
     };
-    print(&format!("{} database {} is at version {}: {what}\n", schema, target, report.version))
+    let engine = report.engine.map(|engine| format!("its logs are divided by {engine}\n"));
+    print(&format!(
+        "{schema} database {target} is at version {}: {what}\n{}",
+        report.version,
+        engine.unwrap_or_default()
+    ))
 }
 
 fn status_text(entries: &[Entry]) -> String {
@@ -78,7 +89,8 @@ fn explain(error: MigrateError) -> anyhow::Error {
     match error {
         MigrateError::Held { .. } => HeldError(text).into(),
         MigrateError::Version(VersionError::Pg(_)) => error.into(),
-        MigrateError::Version(_) => UsageError(text).into(),
+        MigrateError::Engine(EngineError::Pg(_)) => error.into(),
+        MigrateError::Version(_) | MigrateError::Engine(_) => UsageError(text).into(),
         _ => error.into(),
     }
 }

@@ -73,8 +73,10 @@ impl Cluster {
         let data = cluster.dir.join("data");
         let mut initdb = cluster.tool("initdb");
         run(initdb.args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(&data));
+        let preload =
+            if engine() == "timescaledb" { "-c shared_preload_libraries=timescaledb" } else { "" };
         let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1 {settings}",
+            "-p {} -k {} -c listen_addresses=127.0.0.1 {preload} {settings}",
             cluster.port,
             cluster.dir.display()
         );
@@ -199,8 +201,22 @@ fn stat_seconds(stat: &str, fields: &[usize]) -> f64 {
     fields.iter().filter_map(ticks).sum::<f64>() / 100.0
 }
 
+/// The directory of the server's programs that the tests are told to use, in place of the machine's own.
+pub fn given_postgres() -> Option<PathBuf> {
+    std::env::var_os("KALSHI_POSTGRES").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// What divides gatherers' logs in this run of the tests.
+pub fn engine() -> &'static str {
+    let has_timescaledb = |bin: PathBuf| bin.join("../lib/timescaledb.so").exists();
+    if given_postgres().is_some_and(has_timescaledb) { "timescaledb" } else { "native" }
+}
+
 /// Where PostgreSQL's programs are.
 fn postgres_bin() -> PathBuf {
+    if let Some(given) = given_postgres() {
+        return given;
+    }
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
         .unwrap_or_default();
@@ -416,6 +432,7 @@ pub fn gatherer_file(
     writeln!(text, "sessions: {{ orderbook: 2, reconnect_max: 1s }}").expect("write");
     writeln!(text, "server: {{ health: '127.0.0.1:{health}', metrics: '127.0.0.1:{metrics}' }}")
         .expect("write");
+    writeln!(text, "storage: {{ engine: {} }}", engine()).expect("write");
     writeln!(text, "logging: {{ level: info, format: text }}").expect("write");
     let path = root.join(format!("{name}.yaml"));
     fs::write(&path, text).expect("write a configuration");

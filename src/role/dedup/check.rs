@@ -82,6 +82,9 @@ async fn look(name: &str, target: &Target, schema: Schema) -> anyhow::Result<()>
     }
     if schema == Schema::Gatherer {
         gatherer::expect_owner(&client, name).await?;
+        let sql = "SELECT has_function_privilege('consumer_passed(text, text, bigint)', 'EXECUTE')";
+        let may_tell: bool = client.query_one(sql, &[]).await?.try_get(0)?;
+        ensure!(may_tell, "no right to call consumer_passed: its retention would not wait for us");
     }
     if schema == Schema::Production {
         for table in super::table::ALL.iter().filter(|table| table.partition_micros.is_some()) {

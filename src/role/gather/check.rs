@@ -39,6 +39,7 @@ pub async fn run(config: Config) -> Result<()> {
 async fn database(config: &Config) -> Result<()> {
     let client = config.database.connect().await?;
     migrate::check(&client, Schema::Gatherer).await?;
+    writer::expect_engine(&client, config).await?;
     let owner: Option<String> = client
         .query_one("SELECT gatherer_id FROM writer", &[])
         .await

@@ -51,6 +51,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
          journal: {{ dir: {journal} }}\n\
          sessions: {{ ticker: 2, trade: 2, lifecycle: 2, orderbook: {connections}, reconnect_max: 2s }}\n\
          audit: {{ period: 20s }}\n\
+         storage: {{ engine: {engine} }}\n\
          {server}",
         id = quoted(id),
         rest_url = quoted(gatherer.rest_url),
@@ -60,6 +61,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
         database = database(gatherer.cluster, 2),
         journal = quoted_path(gatherer.journal),
         connections = gatherer.connections,
+        engine = gatherer.cluster.engine(),
         server = server(gatherer.server),
     );
     let path = dir.join(format!("{id}.yaml"));
