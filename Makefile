@@ -1,7 +1,8 @@
 # kalshi. On a fresh Debian machine with Rust, each of the first two is all there is to do.
 #
 #   make sandbox [ARGS="--markets 200 --duration 60s"]   the whole platform against a simulated exchange
-#   make test    [ARGS="pg::"]                           every test, or those whose name matches
+#   make test    [ARGS="pg::"]                           every test, or those whose name matches, on
+#                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
@@ -24,7 +25,7 @@ sandbox:
 
 test:
 	@.ci/install test
-	cargo nextest run --locked --features failpoints $(ARGS)
+	@.ci/test $(ARGS)
 
 check: install-tools fmt lint sql test doc audit
 

@@ -199,6 +199,12 @@ pub struct Sandbox {
     #[arg(long)]
     pub keep: bool,
 
+    /// PostgreSQL's programs, as /usr/lib/postgresql/17/bin; by default those of this machine are found
+    ///
+    /// With TimescaleDB beside them, gatherers' databases are divided by it.
+    #[arg(long, value_name = "DIR")]
+    pub postgres: Option<PathBuf>,
+
     /// Where the run lives; by default a temporary directory
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

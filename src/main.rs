@@ -106,8 +106,11 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Migrate(arguments) => {
             let database = load(config::load_either(&arguments.config), Output::Person)?;
-            let options =
-                role::migrate::Options { status: arguments.status, dry_run: arguments.dry_run };
+            let options = role::migrate::Options {
+                status: arguments.status,
+                dry_run: arguments.dry_run,
+                engine: database.engine,
+            };
             role::migrate::run(database.target, database.admin, database.schema, options).await
         }
         Command::Sandbox(arguments) => sandbox(*arguments).await,
@@ -222,6 +225,7 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
             cli::Format::Json => Verdict::Json,
         },
         keep: arguments.keep,
+        postgres: arguments.postgres,
         dir: arguments.dir,
     };
     Box::pin(role::sandbox::run(options, shutdown)).await

@@ -6,6 +6,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a verdict without one of its keys fails the test")]
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -39,8 +40,10 @@ fn capture() -> Option<Vec<PathBuf>> {
 
 /// Runs the sandbox and gives its verdict.
 fn sandbox(arguments: &[&str]) -> Value {
+    let postgres = std::env::var_os("KALSHI_POSTGRES").filter(|dir| !dir.is_empty());
     let output = Command::new(KALSHI)
         .arg("sandbox")
+        .args(postgres.iter().flat_map(|dir| [OsStr::new("--postgres"), dir]))
         .args(arguments)
         .args(["--format", "json"])
         .stdin(Stdio::null())

@@ -30,6 +30,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "log::journal",
             "pg::Target",
             "pg::TlsMode",
+            "pg::engine::Choice",
             "pg::migrate::Schema",
         ],
     ),

@@ -125,6 +125,8 @@ GRANT INSERT ON trades, orderbook_deltas, orderbook_snapshots, tickers, market_l
     TO gatherer;
 GRANT UPDATE (gatherer_id, epoch, holder, acquired_at) ON writer TO gatherer;
 GRANT INSERT, UPDATE, DELETE ON coverage_open TO gatherer;
+-- The one thing that a reader writes: how far it has read.
+GRANT EXECUTE ON FUNCTION consumer_passed TO dedup_reader;
 
 -- What later migrations make: the writer may add rows to it and read it, the reader read it. A table
 -- whose rows change says so itself.

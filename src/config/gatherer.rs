@@ -10,8 +10,9 @@ use crate::kalshi::Api;
 use crate::kalshi::auth::{Credentials, Signer};
 use crate::log::journal;
 use crate::ops::telemetry;
-use crate::role::gather::poller;
-use crate::role::gather::{Config, Markets, Multivariate, Sessions};
+use crate::pg::engine::Choice;
+use crate::role::gather::upkeep::Storage;
+use crate::role::gather::{Config, Markets, Multivariate, Sessions, poller};
 
 /// Two segments of the journal and what is written while one is being removed.
 const JOURNAL_BYTES_MIN: u64 = 256 << 20;
@@ -28,7 +29,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let markets = markets(root.section("markets"));
     let audit_period = audit(&root);
     let poller = poller(&root);
-    storage(root.section("storage"));
+    let storage = storage(root.section("storage"));
     let server = shared::server(&root);
     let logging = shared::logging(&root);
     root.finish();
@@ -41,6 +42,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
         markets: markets?,
         audit_period: audit_period?,
         poller: poller?,
+        storage: storage?,
         server: server?,
     };
     Some((gatherer, logging?))
@@ -220,17 +222,15 @@ fn poller(root: &Section<'_>) -> Option<Option<poller::Config>> {
     Some(Some(poller::Config { share: share?, interval_min: interval_min? }))
 }
 
-/// How rows are kept is not this version's to choose: the form is checked, so that a file that is right
-/// stays right, and what has no effect is announced.
-fn storage(section: Section<'_>) {
-    section.get("engine", (), |text| match text.trim() {
-        "auto" | "native" => Ok(()),
-        "timescaledb" => Err("is not available in this version: use auto or native".to_owned()),
-        _ => Err("is not one of auto, native".to_owned()),
+/// How rows are kept.
+pub fn storage(section: Section<'_>) -> Option<Storage> {
+    let engine = section.get("engine", Choice::Auto, |text| match text.trim() {
+        "auto" => Ok(Choice::Auto),
+        "timescaledb" => Ok(Choice::Timescaledb),
+        "native" => Ok(Choice::Native),
+        _ => Err("is not one of auto, timescaledb, native".to_owned()),
     });
-    if let Some(Some(_)) = section.get("retention", None, units::retention) {
-        let text = "`storage.retention` has no effect: this version keeps every row";
-        section.context().notice(text);
-    }
+    let retention = section.get("retention", Some(HOUR.saturating_mul(14 * 24)), units::retention);
     section.finish();
+    Some(Storage { engine: engine?, retention: retention? })
 }

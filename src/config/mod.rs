@@ -25,6 +25,7 @@ pub use problem::ConfigErrors;
 
 use crate::ops::telemetry;
 use crate::pg::Target;
+use crate::pg::engine::Choice;
 use crate::pg::migrate::Schema;
 use crate::role::{dedup, gather};
 use env::Environment;
@@ -48,6 +49,8 @@ pub struct Database {
     /// The access of whoever migrates it, when that is another.
     pub admin: Option<Target>,
     pub schema: Schema,
+    /// What is to divide the logs of a gatherer's database.
+    pub engine: Choice,
 }
 
 /// Loads `gatherer.yaml`.
@@ -95,10 +98,14 @@ fn either(root: Root<'_>) -> Option<(Database, telemetry::Config)> {
     } else {
         database::target(own, name).map(|target| (target, None))
     };
+    let engine = match kind {
+        Kind::Gatherer => gatherer::storage(section.section("storage")).map(|it| it.engine),
+        Kind::Deduplicator => Some(Choice::default()),
+    };
     let logging = shared::logging(&section);
     section.finish();
     let (target, admin) = found?;
-    Some((Database { target, admin, schema }, logging?))
+    Some((Database { target, admin, schema, engine: engine? }, logging?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::chunk::Chunk;
 use super::journal::Position;
+use super::parts;
 use crate::model::{Log, Micros};
 use crate::ops::backoff::Backoff;
 use crate::ops::crash;
@@ -77,15 +78,19 @@ struct Session {
     client: Client,
     move_head: Statement,
     copy: Statement,
+    /// The first `log_seq` that has no part to go to; none where every one has.
+    room: Option<i64>,
 }
 
 impl Session {
-    async fn open(target: &Target, copy: &str) -> Result<Self> {
+    /// `next` is the `log_seq` of the row to come.
+    async fn open(target: &Target, log: Log, copy: &str, next: i64) -> Result<Self> {
         let options = Options { statement_timeout: Some(STATEMENT_TIMEOUT), ..Options::default() };
         let client = target.connect_with(options).await?;
         let (move_head, copy) = tokio::try_join!(client.prepare(MOVE_HEAD), client.prepare(copy))
             .context("prepare statements")?;
-        Ok(Self { client, move_head, copy })
+        let room = parts::room(&client, log, next).await?;
+        Ok(Self { client, move_head, copy, room })
     }
 }
 
@@ -199,21 +204,31 @@ impl Appender {
         let Some(fence) = fence else { bail!("the writer lock's task ended") };
         self.used = Some(fence);
         let fresh = session.is_none();
-        let Session { client, move_head, copy } = match session {
-            Some(session) => session,
-            None => session.insert(Session::open(&self.target, &self.copy).await?),
-        };
         let (head, last_seq) = (first.first_seq - 1, last.last_seq());
+        let session = match session {
+            Some(session) => session,
+            None => {
+                let opened = Session::open(&self.target, self.log, &self.copy, head + 1).await?;
+                session.insert(opened)
+            }
+        };
         if fresh && last_seq > head {
             // The outcome of the commit before may be unknown: the head tells.
             // Locked, so that a commit still under way on the old session is waited for.
             let sql = "SELECT head FROM logs WHERE name = $1 FOR UPDATE";
-            let now: i64 = client.query_one(sql, &[&self.log.name()]).await?.try_get(0)?;
+            let now: i64 = session.client.query_one(sql, &[&self.log.name()]).await?.try_get(0)?;
             if now == last_seq {
                 self.report(batch, last);
                 return Ok(());
             }
         }
+        if session.room.is_some_and(|missing| missing <= last_seq) {
+            // Made ahead in time, as a rule: so for this once over a session of its own.
+            let mut owner = parts::owner_session(&self.target).await?;
+            let made = parts::make(&mut owner, fence, self.log, head + 1, last_seq).await;
+            session.room = made.with_context(|| format!("make room in {}", self.log))?;
+        }
+        let Session { client, move_head, copy, .. } = session;
         let began = Instant::now();
         let tx = client.transaction().await.context("begin batch")?;
         let (name, position) = (self.log.name(), last.position.as_i64());

@@ -16,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use tracing::debug;
 
+use super::engine::{self, Choice, Engine};
 use super::error::describe;
 use super::{Options, Target};
 use crate::ops::crash;
@@ -115,6 +116,8 @@ pub struct Report {
     pub applied: Vec<Step>,
     /// The database's version now.
     pub version: i32,
+    /// What divides a gatherer's logs.
+    pub engine: Option<Engine>,
 }
 
 /// What a run tells while it goes.
@@ -136,10 +139,10 @@ pub struct Status {
     pub refusal: Option<VersionError>,
 }
 
-/// [`run_with`], telling nobody.
+/// [`run_with`], telling nobody, with the engine that the tests are about.
 #[cfg(test)]
 pub async fn run(target: &Target, schema: Schema) -> Result<Report, MigrateError> {
-    run_with(target, schema, |_| {}).await
+    run_with(target, schema, super::testing::choice(), |_| {}).await
 }
 
 /// As far as one migration: a database as an older program left it.
@@ -147,22 +150,25 @@ pub async fn run(target: &Target, schema: Schema) -> Result<Report, MigrateError
 pub async fn run_to(target: &Target, schema: Schema, version: i32) -> Result<Report, MigrateError> {
     let mut migrations = schema.migrations();
     migrations.retain(|migration| migration.version() <= version);
-    run_list(target, &migrations, &mut |_| {}).await
+    run_list(target, &migrations, None, &mut |_| {}).await
 }
 
 /// Brings the database to this program's version, telling of each step. Waits up to 30 s for another
-/// run.
+/// run. `choice` is what is to divide the logs of a gatherer's database.
 pub async fn run_with(
     target: &Target,
     schema: Schema,
+    choice: Choice,
     mut progress: impl FnMut(Progress<'_>) + Send,
 ) -> Result<Report, MigrateError> {
-    run_list(target, &schema.migrations(), &mut progress).await
+    let choice = (schema == Schema::Gatherer).then_some(choice);
+    run_list(target, &schema.migrations(), choice, &mut progress).await
 }
 
 async fn run_list(
     target: &Target,
     migrations: &[Migration],
+    choice: Option<Choice>,
     progress: &mut (impl FnMut(Progress<'_>) + Send),
 ) -> Result<Report, MigrateError> {
     let options = Options { lock_timeout: Some(LOCK_TIMEOUT), ..Options::default() };
@@ -170,8 +176,16 @@ async fn run_list(
     access::expect_utf8(&client).await?;
     lock(&client, target, progress).await?;
     let history = access::history(&client, target).await?;
+    let pending = history.pending(migrations)?;
+    let mut engine = None;
+    if let Some(choice) = choice {
+        let settled = engine::settle(&client, choice).await?;
+        let sql = "SELECT set_config('kalshi.engine', $1, false)";
+        client.query_one(sql, &[&settled.name()]).await?;
+        engine = Some(settled);
+    }
     let mut applied = Vec::new();
-    for migration in history.pending(migrations)? {
+    for migration in pending {
         let step = Step::from(&migration);
         access::become_owner(&client, target).await?;
         progress(Progress::Applying(&step));
@@ -197,7 +211,7 @@ async fn run_list(
     let version = applied.last().map_or(history.version(), |step| step.version);
     debug!(%target, version, applied = applied.len(), "migrated");
     // The lock ends with the session.
-    Ok(Report { database: history.database, applied, version })
+    Ok(Report { database: history.database, applied, version, engine })
 }
 
 async fn lock(

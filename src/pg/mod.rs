@@ -3,8 +3,10 @@
 //! Knows no domain word and no configuration file; a [`Target`] says all that a connection needs.
 
 pub mod copy;
+pub mod engine;
 pub mod error;
 pub mod migrate;
+pub mod partitions;
 pub mod pool;
 pub mod rights;
 #[cfg(test)]

@@ -12,8 +12,13 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::engine::Choice;
 use super::migrate::{self, Schema};
 use super::{Target, TlsMode};
+
+/// The directory of the server's programs that the tests are to use, in place of the machine's own. With
+/// TimescaleDB beside them, gatherers' databases are divided by it.
+const PROGRAMS: &str = "KALSHI_POSTGRES";
 
 /// Only names the socket of a server that listens on no port.
 const SOCKET_PORT: u16 = 5432;
@@ -67,8 +72,15 @@ impl Cluster {
         });
         let settings = format!(
             "listen_addresses = '{listen}'\nunix_socket_directories = '{}'\nport = {port}\nfsync = off\n\
-             max_connections = 200\nshared_buffers = 64MB\nautovacuum_naptime = 5s\n",
-            cluster.dir.path().display()
+             max_connections = 200\nshared_buffers = 64MB\nautovacuum_naptime = 5s\n{}",
+            cluster.dir.path().display(),
+            match choice() {
+                // No jobs are scheduled by us, and each database's scheduler is a process.
+                Choice::Timescaledb =>
+                    "shared_preload_libraries = 'timescaledb'\n\
+                     timescaledb.max_background_workers = 0\n",
+                _ => "",
+            }
         );
         let mut config = fs::read_to_string(data.join("postgresql.conf")).unwrap();
         config.push_str(&settings);
@@ -133,6 +145,22 @@ impl Cluster {
         let target = self.create(database).await;
         migrate::run(&target, schema).await.unwrap();
         target
+    }
+
+    /// Has an empty log of a gatherer's database divided into parts of so many rows.
+    pub async fn narrow(&self, target: &Target, log: &str, rows: i64) {
+        let sql = match choice() {
+            Choice::Timescaledb => {
+                format!("SELECT set_chunk_time_interval('{log}', {rows}::bigint)")
+            }
+            _ => format!(
+                "ALTER TABLE {log} DETACH PARTITION {log}_0; DROP TABLE {log}_0; \
+                 CREATE TABLE {log}_0 PARTITION OF {log} FOR VALUES FROM (0) TO ({rows})"
+            ),
+        };
+        let client = target.connect().await.unwrap();
+        let width = format!("UPDATE logs SET chunk_rows = {rows} WHERE name = '{log}'; {sql}");
+        client.batch_execute(&width).await.unwrap();
     }
 
     /// Drops a database whoever is connected to it.
@@ -203,9 +231,24 @@ impl Drop for Cluster {
     }
 }
 
-/// Where the server's programs are: the newest version that Debian's packages installed, else the
-/// directory of `pg_ctl` on the path.
+/// What divides gatherers' databases in this run of the tests.
+pub fn choice() -> Choice {
+    let has_timescaledb = |bin: PathBuf| bin.join("../lib/timescaledb.so").exists();
+    if given_programs().is_some_and(has_timescaledb) { Choice::Timescaledb } else { Choice::Native }
+}
+
+fn given_programs() -> Option<PathBuf> {
+    let given = std::env::var_os(PROGRAMS).filter(|dir| !dir.is_empty()).map(PathBuf::from)?;
+    assert!(has_programs(&given), "{PROGRAMS} is {}: no server is there", given.display());
+    Some(given)
+}
+
+/// Where the server's programs are: as the environment says, else the newest version that Debian's
+/// packages installed, else the directory of `pg_ctl` on the path.
 fn programs() -> PathBuf {
+    if let Some(given) = given_programs() {
+        return given;
+    }
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

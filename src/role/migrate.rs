@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 
 use crate::ops::exit::{HeldError, UsageError};
 use crate::pg::Target;
+use crate::pg::engine::{Choice, EngineError};
 use crate::pg::migrate::{self, Entry, MigrateError, Progress, Schema, VersionError};
 
 /// What to do; by default, migrate.
@@ -16,6 +17,8 @@ pub struct Options {
     pub status: bool,
     /// Print the SQL that would run, change nothing.
     pub dry_run: bool,
+    /// What is to divide the logs of a gatherer's database.
+    pub engine: Choice,
 }
 
 /// Runs the command; what people want to know goes to stdout. An administrator's access, when there is
@@ -37,12 +40,13 @@ pub async fn run(
         return status.refusal.map_or(Ok(()), |refusal| Err(explain(refusal.into())));
     }
     if options.dry_run {
-        return print(&dry_run(&target, may_create, schema).await.map_err(explain)?);
+        let text = dry_run(&target, may_create, schema, options.engine).await;
+        return print(&text.map_err(explain)?);
     }
     if may_create && migrate::create_database(&target).await.map_err(explain)? {
         print(&format!("made database {}\n", target.database))?;
     }
-    let report = migrate::run_with(&target, schema, |progress| {
+    let report = migrate::run_with(&target, schema, options.engine, |progress| {
         // A closed stdout is no reason to leave a database half way.
         let _printed = match progress {
             Progress::Waiting => print("waiting for another migration of this database\n"),
@@ -57,13 +61,19 @@ pub async fn run(
         1 => "1 migration applied".to_owned(),
         n => format!("{n} migrations applied"),
     };
-    print(&format!("{} database {} is at version {}: {what}\n", schema, target, report.version))
+    let engine = report.engine.map(|engine| format!("its logs are divided by {engine}\n"));
+    print(&format!(
+        "{schema} database {target} is at version {}: {what}\n{}",
+        report.version,
+        engine.unwrap_or_default()
+    ))
 }
 
 async fn dry_run(
     target: &Target,
     may_create: bool,
     schema: Schema,
+    engine: Choice,
 ) -> Result<String, MigrateError> {
     let mut text = String::new();
     let steps = if may_create && !migrate::exists(target).await? {
@@ -72,6 +82,9 @@ async fn dry_run(
     } else {
         migrate::plan(target, schema).await?
     };
+    if schema == Schema::Gatherer {
+        text.push_str(&format!("SET kalshi.engine = '{}';\n", engine.name()));
+    }
     for step in &steps {
         text.push_str(&format!("-- {step}\n{}\n", step.sql));
     }
@@ -106,9 +119,11 @@ fn explain(error: MigrateError) -> anyhow::Error {
     match error {
         MigrateError::Held { .. } => HeldError(text).into(),
         MigrateError::Version(VersionError::Pg(_)) => error.into(),
-        MigrateError::Version(_) | MigrateError::Encoding { .. } | MigrateError::Rights { .. } => {
-            UsageError(text).into()
-        }
+        MigrateError::Engine(EngineError::Pg(_)) => error.into(),
+        MigrateError::Version(_)
+        | MigrateError::Engine(_)
+        | MigrateError::Encoding { .. }
+        | MigrateError::Rights { .. } => UsageError(text).into(),
         MigrateError::Connect(_) | MigrateError::Step { .. } => error.into(),
     }
 }

@@ -115,8 +115,10 @@ impl Cluster {
     }
 
     fn run_server(&self, settings: &str) {
+        let preload =
+            if engine() == "timescaledb" { "-c shared_preload_libraries=timescaledb" } else { "" };
         let options = format!(
-            "-p {} -k {} -c listen_addresses={} {settings}",
+            "-p {} -k {} -c listen_addresses={} {preload} {settings}",
             self.port,
             self.dir.display(),
             self.address
@@ -209,7 +211,7 @@ impl Cluster {
 
     /// Brings a database to this version.
     pub fn migrate(&self, root: &Path, database: &str, kind: &str) {
-        let target = self.target(database);
+        let target = self.target(database, "postgres");
         let text = match kind {
             "gatherer" => format!(
                 "gatherer_id: gatherer-1\napi: {{ key_id: none, private_key_file: /none.pem }}\n\
@@ -273,8 +275,22 @@ fn stat_seconds(stat: &str, fields: &[usize]) -> f64 {
     fields.iter().filter_map(ticks).sum::<f64>() / 100.0
 }
 
+/// The directory of the server's programs that the tests are told to use, in place of the machine's own.
+pub fn given_postgres() -> Option<PathBuf> {
+    std::env::var_os("KALSHI_POSTGRES").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// What divides gatherers' logs in this run of the tests.
+pub fn engine() -> &'static str {
+    let has_timescaledb = |bin: PathBuf| bin.join("../lib/timescaledb.so").exists();
+    if given_postgres().is_some_and(has_timescaledb) { "timescaledb" } else { "native" }
+}
+
 /// Where PostgreSQL's programs are.
 fn postgres_bin() -> PathBuf {
+    if let Some(given) = given_postgres() {
+        return given;
+    }
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
         .unwrap_or_default();
@@ -494,6 +510,7 @@ pub fn gatherer_file(
     writeln!(text, "sessions: {{ orderbook: 2, reconnect_max: 1s }}").expect("write");
     writeln!(text, "server: {{ health: '127.0.0.1:{health}', metrics: '127.0.0.1:{metrics}' }}")
         .expect("write");
+    writeln!(text, "storage: {{ engine: {} }}", engine()).expect("write");
     writeln!(text, "logging: {{ level: info, format: text }}").expect("write");
     let path = root.join(format!("{name}.yaml"));
     fs::write(&path, text).expect("write a configuration");

@@ -6,6 +6,7 @@ use tokio_postgres::Error;
 
 use super::{LOCK_TIMEOUT, Schema};
 use crate::ops::exit::UsageError;
+use crate::pg::engine::EngineError;
 use crate::pg::error::{Class, ConnectError, classify, describe};
 
 /// How the database's schema differs from the program's. `Display` is the whole reason and what to
@@ -154,6 +155,8 @@ pub enum MigrateError {
         target: String,
     },
     Version(VersionError),
+    /// Its logs cannot be divided as the configuration asks.
+    Engine(EngineError),
     /// Not UTF-8: names of markets would be refused, or stored as something else.
     Encoding {
         database: String,
@@ -180,6 +183,12 @@ impl From<VersionError> for MigrateError {
     }
 }
 
+impl From<EngineError> for MigrateError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
 impl From<Error> for MigrateError {
     fn from(error: Error) -> Self {
         Self::Version(VersionError::Pg(error))
@@ -198,6 +207,7 @@ impl fmt::Display for MigrateError {
                 )
             }
             Self::Version(error) => error.fmt(f),
+            Self::Engine(error) => error.fmt(f),
             Self::Encoding { database, encoding } => write!(
                 f,
                 "database {database} is encoded in {encoding}, and only UTF8 holds every name that \

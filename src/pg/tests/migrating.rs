@@ -4,7 +4,7 @@ use std::fs;
 
 use super::super::error::Class;
 use super::super::migrate::{self, MIGRATE_KEY, MigrateError, Progress, Schema, VersionError};
-use super::super::testing::Cluster;
+use super::super::testing::{Cluster, choice};
 
 #[test]
 fn every_file_is_embedded() {
@@ -53,7 +53,7 @@ async fn a_database_is_migrated_once_and_checked() {
         assert!(migrate::check(&client, schema).await.is_err(), "planning changes nothing");
 
         let mut told = Vec::new();
-        let report = migrate::run_with(&target, schema, |progress| match progress {
+        let report = migrate::run_with(&target, schema, choice(), |progress| match progress {
             Progress::Waiting => told.push("waiting".to_owned()),
             Progress::Applying(step) => told.push(format!("applying {step}")),
             Progress::Applied => told.push("applied".to_owned()),
@@ -90,7 +90,7 @@ async fn two_runs_at_once_apply_everything_once() {
     let run = tokio::spawn({
         let target = target.clone();
         async move {
-            migrate::run_with(&target, Schema::Gatherer, |progress| {
+            migrate::run_with(&target, Schema::Gatherer, choice(), |progress| {
                 told.send(matches!(progress, Progress::Waiting)).unwrap();
             })
             .await

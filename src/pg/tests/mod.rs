@@ -3,6 +3,7 @@
 mod admitting;
 mod authority;
 mod copying;
+mod dividing;
 mod interrupted;
 mod locking;
 mod migrating;

@@ -73,6 +73,9 @@ async fn look(target: &Target, schema: Schema) -> anyhow::Result<Client> {
 async fn look_at_gatherer(id: &str, target: &Target) -> anyhow::Result<Option<String>> {
     let client = look(target, Schema::Gatherer).await?;
     gatherer::expect_owner(&client, id).await?;
+    let sql = "SELECT has_function_privilege('consumer_passed(text, text, bigint)', 'EXECUTE')";
+    let may_tell: bool = client.query_one(sql, &[]).await?.try_get(0)?;
+    ensure!(may_tell, "no right to call consumer_passed: its retention would not wait for us");
     Ok(None)
 }
 

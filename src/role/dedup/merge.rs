@@ -38,6 +38,8 @@ pub struct Counts {
     /// Production or another gatherer had them.
     pub skipped: u64,
     pub past_retention: u64,
+    /// The gatherer had dropped them before they were read.
+    pub dropped: u64,
 }
 
 /// A row of the batch: which span, which row of it.
@@ -121,7 +123,10 @@ impl Batch {
     ) {
         self.advance(&span);
         let (gatherer, place) = (span.gatherer, self.spans.len());
-        self.count(gatherer, |counts| counts.read += length(span.rows.len()));
+        self.count(gatherer, |counts| {
+            counts.read += length(span.rows.len());
+            counts.dropped += span.dropped_rows();
+        });
         self.spans.push(span);
         let (mut skipped, mut past, picks_before) = (0, 0_u32, self.picks.len());
         let Some(span) = self.spans.get(place) else { return };
@@ -325,6 +330,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::span::Request;
     use super::super::span::testing::{TestDelta, delta_span};
     use super::super::table::ORDERBOOK_DELTAS;
     use super::*;
@@ -402,7 +408,21 @@ mod tests {
         next.absorb(&ORDERBOOK_DELTAS, &recent, Some(&committing), delta_span(1, 0, &rows));
         assert_eq!((next.rows(), next.bytes(), next.is_empty()), (0, 0, false));
         assert_eq!(next.moves()[0].through, 2);
-        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2, past_retention: 0 });
+        assert_eq!(next.counts()[1], Counts { read: 2, skipped: 2, ..Counts::default() });
+    }
+
+    #[test]
+    fn rows_that_were_dropped_move_the_cursor_and_are_counted() {
+        let (recent, table) = (nothing_known(), &ORDERBOOK_DELTAS);
+        let mut batch = Batch::new(1);
+        let (gatherer, log_id) = (0, Uuid::nil());
+        let gone = Request { gatherer, log_id, after: 4, through: 90, head: 91, seed: 7 };
+        batch.absorb(table, &recent, None, Span::dropped(gone));
+        batch.absorb(table, &recent, None, delta_span(0, 90, &[delta(1, 1, 50)]));
+        assert_eq!((batch.rows(), batch.moves().len()), (1, 1));
+        let moved = &batch.moves()[0];
+        assert_eq!((moved.after, moved.through, moved.clock), (4, 91, 50));
+        assert_eq!(batch.counts()[0], Counts { read: 1, dropped: 86, ..Counts::default() });
     }
 
     /// Streams of gatherers that each saw a part of what happened, cut into spans.

@@ -142,6 +142,8 @@ pub struct Metrics {
     pub records_written: Family<OfTable, Counter>,
     pub duplicates_skipped: Family<OfLog, Counter>,
     pub past_retention: Family<OfLog, Counter>,
+    pub dropped_unread: Family<OfLog, Counter>,
+    pub tell_failures: Family<OfGatherer, Counter>,
     pub partitions_dropped: Family<OfTable, Counter>,
     pub retention_waits: Family<OfTable, Gauge>,
     pub batches: Family<OfTable, Counter>,
@@ -167,6 +169,8 @@ impl Metrics {
             records_written: Family::default(),
             duplicates_skipped: Family::default(),
             past_retention: Family::default(),
+            dropped_unread: Family::default(),
+            tell_failures: Family::default(),
             partitions_dropped: Family::default(),
             retention_waits: Family::default(),
             batches: Family::default(),
@@ -204,6 +208,16 @@ impl Metrics {
             "past_retention",
             "Rows read whose time the retention had dropped; counted instead of written",
             m.past_retention,
+        );
+        registry.register(
+            "dropped_unread",
+            "Rows that a gatherer's retention had dropped before they were read",
+            m.dropped_unread,
+        );
+        registry.register(
+            "tell_failures",
+            "Failed attempts to tell a gatherer what is in production",
+            m.tell_failures,
         );
         registry.register(
             "partitions_dropped",
@@ -259,6 +273,10 @@ impl Metrics {
 
     /// Makes the counters of all logs, at 0: an alert on a rate must not wait for the first event.
     pub fn begin(&self, gatherers: &[String]) {
+        for gatherer in gatherers {
+            let label = OfGatherer { gatherer: gatherer.clone() };
+            self.tell_failures.get_or_create_owned(&label).inc_by(0);
+        }
         for table in table::ALL.map(Table::name) {
             let label = OfTable { table };
             for counters in [
@@ -277,6 +295,7 @@ impl Metrics {
                     &self.records_read,
                     &self.duplicates_skipped,
                     &self.past_retention,
+                    &self.dropped_unread,
                     &self.refusals,
                 ] {
                     counters.get_or_create_owned(&label).inc_by(0);

@@ -106,12 +106,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn("watchdog", ops::systemd::watchdog(stop.clone()));
 
     let mut heads = Vec::new();
-    for GathererTarget { id, database } in &config.gatherers {
+    for (index, GathererTarget { id, database }) in config.gatherers.iter().enumerate() {
         let (send, receive) = watch::channel(gatherer::Heads::default());
         heads.push(receive);
         let watcher = gatherer::Watcher {
             name: id.clone(),
+            gatherer: index,
             target: database.clone(),
+            consumer: config.deduplicator_id.clone(),
+            progress: progress.clone(),
             heads: send,
             metrics: metrics.clone(),
         };

@@ -1,5 +1,5 @@
-//! How far each log of each gatherer is merged, for health and metrics. Only a report: nothing is
-//! decided by it.
+//! How far each log of each gatherer is merged, for health, metrics and the gatherers themselves. Only a
+//! report: nothing is decided by it here; a gatherer drops nothing that it says is not committed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::gatherer::LogHead;
 use super::merge::Move;
+use super::span::NO_TIME;
 use super::table;
 use crate::model::Micros;
 
@@ -93,9 +94,20 @@ impl Progress {
                 log.position = moved.through;
                 // Rows wait behind the newest one merged, or came after this moment.
                 let caught_up = moved.through >= moved.head;
-                log.merged_until = if caught_up { now } else { Micros(moved.clock) };
+                // A span of which the gatherer has dropped every row has no clock.
+                if caught_up {
+                    log.merged_until = now;
+                } else if moved.clock != NO_TIME {
+                    log.merged_until = Micros(moved.clock);
+                }
             }
         });
+    }
+
+    /// The last row of a log that is committed in production, as far as this process knows; 0 while it
+    /// knows nothing of that log.
+    pub fn committed(&self, table: usize, gatherer: usize, log_id: Uuid) -> i64 {
+        self.with(table, gatherer, |log| if log.log_id == Some(log_id) { log.position } else { 0 })
     }
 
     /// Notes why a log is not read further, or that it is again; whether that is news.
@@ -142,7 +154,7 @@ mod tests {
         let (log_id, second) = (Uuid::from_u128(7), 1_000_000);
         let now = |seconds: i64| Micros(seconds * second);
         let progress = Progress::new(1, now(100));
-        let head = |head| LogHead { log_id, head };
+        let head = |head| LogHead { log_id, head, kept_from: 1 };
         assert_eq!(progress.lag(0, 0, head(0), now(101)), Lag::default());
         // A row after a long silence is not as old as the silence.
         assert_eq!(progress.lag(0, 0, head(5), now(102)), Lag { rows: 5, micros: second });

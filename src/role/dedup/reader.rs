@@ -95,6 +95,8 @@ enum Step {
     Wait,
     Announce(Uuid),
     Read(Request),
+    /// These rows are gone.
+    Skip(Request),
     Refuse(String),
 }
 
@@ -166,6 +168,12 @@ impl Reader {
                         return;
                     }
                 }
+                Step::Skip(request) => {
+                    let (through, span) = (request.through, Span::dropped(request));
+                    if self.hand_over(self.event(resume.epoch, What::Span(span))).await {
+                        position = through;
+                    }
+                }
                 Step::Read(request) => match self.read(&mut client, request).await {
                     Ok(span) => {
                         crash::point("dedup-after-read");
@@ -197,7 +205,7 @@ impl Reader {
     }
 
     fn step(&self, resume: &Resume, after: i64, head: Option<LogHead>, rows: i64) -> Step {
-        let Some(LogHead { log_id, head }) = head else { return Step::Wait };
+        let Some(LogHead { log_id, head, kept_from }) = head else { return Step::Wait };
         if resume.epoch == 0 {
             return Step::Wait;
         }
@@ -213,14 +221,19 @@ impl Reader {
                 if head == after {
                     return Step::Wait;
                 }
-                Step::Read(Request {
+                let request = Request {
                     gatherer: self.gatherer,
                     log_id,
                     after,
                     through: head.min(after.saturating_add(rows)),
                     head,
                     seed: identity_seed(self.table, resume.seed, self.gatherer),
-                })
+                };
+                let dropped = head.min(kept_from.saturating_sub(1));
+                if dropped > after {
+                    return Step::Skip(Request { through: dropped, ..request });
+                }
+                Step::Read(request)
             }
             _ => Step::Announce(log_id),
         }
@@ -286,13 +299,15 @@ impl Reader {
         error: &SpanError,
     ) -> Duration {
         let Some(client) = client else { return HEADS_PAUSE };
-        let sql = "SELECT log_id, head FROM logs WHERE name = $1";
+        let sql = "SELECT log_id, head, kept_from FROM logs WHERE name = $1";
         let now = timeout(READ_TIMEOUT, client.query_opt(sql, &[&self.table.name()])).await;
         let Ok(Ok(Some(row))) = now else { return HEADS_PAUSE };
         let (Ok(log_id), Ok(head)) = (row.try_get::<_, Uuid>(0), row.try_get::<_, i64>(1)) else {
             return HEADS_PAUSE;
         };
-        if log_id != request.log_id || head < request.through {
+        // Replaced, put back, or dropped meanwhile: the next poll of heads says so too.
+        let kept_from: i64 = row.try_get(2).unwrap_or_default();
+        if log_id != request.log_id || head < request.through || kept_from > request.after + 1 {
             return HEADS_PAUSE;
         }
         self.refuse(&format!(

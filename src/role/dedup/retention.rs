@@ -17,16 +17,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio_postgres::Client;
 
-use super::partitions::{self, Partition};
+use super::partitions;
 use super::table::Table;
 use crate::model::{Log, Micros};
+use crate::pg;
+use crate::pg::partitions::Partition;
 use crate::pg::writer::Fence;
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// Marks what a decision was made about; only tables that carry it are ever dropped, so that a
-/// partition which a person has detached to keep it is left alone.
-const MARK: &str = "Dropped by the retention";
 
 /// How long rows of each table are kept, by the time in their identity; none is for ever.
 /// `market_lifecycle` is always kept: it is small, and its identity holds no time to drop it by.
@@ -117,8 +115,7 @@ async fn decide(
     let tx = client.transaction().await.context("begin")?;
     fence.check(&tx).await?;
     // Before the row of the log is held, because this may have to wait for a vacuum.
-    let sql = format!("COMMENT ON TABLE \"{name}\" IS '{MARK} of {log}.'");
-    tx.batch_execute(&sql).await.context("mark partition")?;
+    pg::partitions::mark(&tx, log, name).await.context("mark partition")?;
     let sql = "SELECT least(time_max, (extract(epoch FROM clock_timestamp()) * 1e6)::bigint) \
                FROM logs WHERE name = $1 FOR UPDATE";
     let row = tx.query_one(sql, &[&log]).await.context("hold log")?;
@@ -145,27 +142,7 @@ async fn decide(
 
 /// Detaches and drops one partition about which a decision was made; its name.
 async fn finish(client: &Client, table: &Table) -> anyhow::Result<Option<String>> {
-    let (log, kept_from) = (table.name(), partitions::kept_from(client, table).await?);
-    let decided = partitions::list(client, table)
-        .await?
-        .into_iter()
-        .find(|partition| partition.to <= kept_from);
-    if let Some(Partition { name, is_detaching, .. }) = decided {
-        // An empty one below `kept_from`, made by a batch that came too late, has no mark yet.
-        let sql = format!("COMMENT ON TABLE \"{name}\" IS '{MARK} of {log}.'");
-        client.batch_execute(&sql).await.context("mark partition")?;
-        let how = if is_detaching { "FINALIZE" } else { "CONCURRENTLY" };
-        let sql = format!("ALTER TABLE {log} DETACH PARTITION \"{name}\" {how}");
-        client.batch_execute(&sql).await.with_context(|| format!("detach {name}"))?;
-    }
-    let sql = "SELECT c.relname::text FROM pg_class c JOIN pg_class p ON p.relnamespace = c.relnamespace \
-               WHERE p.oid = $1::text::regclass AND c.relkind = 'r' AND NOT c.relispartition \
-                 AND obj_description(c.oid, 'pg_class') = $2 LIMIT 1";
-    let mark = format!("{MARK} of {log}.");
-    let row = client.query_opt(sql, &[&log, &mark]).await.context("find detached partition")?;
-    let Some(row) = row else { return Ok(None) };
-    let name: String = row.try_get(0)?;
-    let sql = format!("DROP TABLE \"{name}\"");
-    client.batch_execute(&sql).await.with_context(|| format!("drop {name}"))?;
-    Ok(Some(name))
+    let kept_from = partitions::kept_from(client, table).await?;
+    let dropped = pg::partitions::drop_one_below(client, table.name(), kept_from).await;
+    dropped.with_context(|| format!("drop a partition of {}", table.name()))
 }

@@ -55,6 +55,19 @@ impl Span {
         self.data.get(from..to).unwrap_or_default()
     }
 
+    /// Rows up to `through` that the gatherer has dropped: there is nothing to write of them, and the
+    /// cursor moves over them.
+    pub const fn dropped(request: Request) -> Self {
+        let Request { gatherer, log_id, after, through, head, .. } = request;
+        Self { gatherer, log_id, after, through, head, rows: Vec::new(), data: Vec::new() }
+    }
+
+    /// How many rows of it the gatherer had dropped before they were read.
+    pub fn dropped_rows(&self) -> u64 {
+        let rows = i64::try_from(self.rows.len()).unwrap_or(i64::MAX);
+        u64::try_from(self.through - self.after - rows).unwrap_or_default()
+    }
+
     /// Memory that it holds, in bytes.
     pub fn bytes(&self) -> usize {
         self.data.len() + self.rows.len() * size_of::<Row>()

@@ -301,6 +301,7 @@ impl Sync {
                 );
             }
         }
+        self.say_dropped(done);
         metrics.records_written.get_or_create_owned(&table).inc_by(written.rows);
         metrics.staged_rows.get_or_create_owned(&table).inc_by(written.staged);
         metrics.batches.get_or_create_owned(&table).inc();
@@ -311,6 +312,23 @@ impl Sync {
         if self.table.exchange_ts.is_some() {
             let exchange = written.exchange_latencies.iter().copied();
             metrics.exchange_to_production.get_or_create_owned(&table).observe(exchange);
+        }
+    }
+
+    /// Rows that a gatherer's retention dropped before anybody read them are nowhere but with other
+    /// gatherers: that is said each time.
+    fn say_dropped(&self, done: &Committing) {
+        let table = self.table.name();
+        for (gatherer, counts) in self.gatherers.iter().zip(done.batch.counts()) {
+            let (log, rows) = (OfLog { gatherer: gatherer.clone(), table }, counts.dropped);
+            self.metrics.dropped_unread.get_or_create_owned(&log).inc_by(rows);
+            if rows > 0 {
+                tracing::warn!(
+                    table, %gatherer, rows,
+                    "{gatherer} dropped {rows} rows of {table} before they were read: going on behind \
+                     them"
+                );
+            }
         }
     }
 

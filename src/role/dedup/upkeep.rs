@@ -143,7 +143,7 @@ impl Upkeep {
     ) -> anyhow::Result<Option<String>> {
         let Some(width) = table.partition_micros else { return Ok(None) };
         let now = Micros::now().0;
-        let there = partitions::Partitions::read(client, table).await?;
+        let there = partitions::read(client, table).await?;
         // The next one at least, however wide they are.
         let count = AHEAD_MICROS / width + 1;
         let ahead = (0..=count).map(|n| now.saturating_add(n.saturating_mul(width)));

@@ -17,8 +17,8 @@ use tokio_postgres::{Client, Statement, Transaction};
 use uuid::Uuid;
 
 use super::contributions::{self, Alone, Decided};
-use super::merge::{Batch, Picked};
-use super::partitions::{self, Partitions};
+use super::merge::{Batch, Move, Picked};
+use super::partitions;
 use super::production::Tenure;
 use super::recent::Floor;
 use super::span::NO_TIME;
@@ -26,6 +26,7 @@ use super::table::Table;
 use crate::model::Micros;
 use crate::ops::crash;
 use crate::pg::migrate::{self, Schema};
+use crate::pg::partitions::Ranges;
 use crate::pg::{Options, Target};
 
 /// A batch that takes longer is cancelled and tried again with fewer rows.
@@ -93,7 +94,7 @@ struct Known {
     head: i64,
     time_max: i64,
     kept_from: i64,
-    partitions: Partitions,
+    partitions: Ranges,
     alone: Alone,
     identity_seed: u64,
 }
@@ -163,7 +164,7 @@ impl Session {
         let (head, time_max) = (row.try_get(0)?, row.try_get(1)?);
         let (high, low) = row.try_get::<_, Uuid>(2)?.as_u64_pair();
         let kept_from = partitions::kept_from(&tx, table).await?;
-        let partitions = Partitions::read(&tx, table).await?;
+        let partitions = partitions::read(&tx, table).await?;
         let alone = Alone::read(&tx, table, gatherers.len()).await?;
         tx.commit().await?;
         let known = Known {
@@ -343,7 +344,8 @@ impl Known {
         let afters: Vec<i64> = moves.iter().map(|m| m.after).collect();
         let throughs: Vec<i64> = moves.iter().map(|m| m.through).collect();
         let heads: Vec<i64> = moves.iter().map(|m| m.head).collect();
-        let lags: Vec<i64> = moves.iter().map(|m| now.since(Micros(m.clock)).max(0)).collect();
+        let lag = |m: &Move| if m.clock == NO_TIME { 0 } else { now.since(Micros(m.clock)).max(0) };
+        let lags: Vec<i64> = moves.iter().map(lag).collect();
         let past: Vec<i64> = moves.iter().map(|m| m.past_retention).collect();
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&self.table.name(), &names, &ids, &afters, &throughs, &heads, &lags, &past];

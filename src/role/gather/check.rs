@@ -43,6 +43,7 @@ pub async fn run(config: Config, as_json: bool) -> Result<()> {
 async fn database(config: &Config) -> Result<Option<String>> {
     let client = config.database.connect().await?;
     migrate::check(&client, Schema::Gatherer).await.map_err(VersionError::ending)?;
+    writer::expect_engine(&client, config).await?;
     let owner: Option<String> = client
         .query_one("SELECT gatherer_id FROM writer", &[])
         .await

@@ -4,8 +4,9 @@ use super::*;
 use crate::kalshi::testing::serve_rest;
 use crate::log::journal;
 use crate::ops::http;
-use crate::role::gather::poller;
+use crate::pg::engine::Choice;
 use crate::role::gather::{Markets, Sessions as Wanted};
+use crate::role::gather::{poller, upkeep};
 
 fn config() -> Config {
     let second = Duration::from_secs(1);
@@ -44,6 +45,7 @@ fn config() -> Config {
             exclude_tickers: vec!["*-X".to_owned()],
         },
         audit_period: Some(second * 3600 * 6),
+        storage: upkeep::Storage { engine: Choice::Auto, retention: None },
         poller: Some(poller::Config { share: 0.5, interval_min: second * 60 }),
         server: http::Config {
             health: "127.0.0.1:0".parse().unwrap(),

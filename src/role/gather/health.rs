@@ -44,6 +44,10 @@ pub struct Vitals {
     /// How long no frame came on the ticker channel of all markets.
     pub ticker_silent: Duration,
     pub journal: Usage,
+    /// What divides the logs into parts, once that is known.
+    pub engine: Option<&'static str>,
+    /// Why rows are kept long past their retention.
+    pub retention_waits: Option<String>,
     pub exchange: Exchange,
     /// How far the exchange's clock is ahead of ours, in seconds, by its replies.
     pub clock_offset: Option<f64>,
@@ -101,6 +105,7 @@ pub fn report(vitals: &Vitals) -> Report {
     let recording = recording(vitals);
     let journal = journal(&vitals.journal);
     let exchange = exchange(vitals);
+    let storage = storage(vitals);
     let ping_ms = vitals.database_ping.map(|ping| ping.as_secs_f64() * 1000.0);
     let connected = vitals.database_up && vitals.database_ping.is_some();
     let stands = &vitals.exchange;
@@ -136,6 +141,7 @@ pub fn report(vitals: &Vitals) -> Report {
             "full_in_seconds": vitals.journal.until_full().map(|left| left.as_secs()),
             "full": vitals.journal.full,
         })),
+        "storage": storage.with(json!({ "engine": vitals.engine })),
         "exchange": exchange.with(json!({
             "active": stands.exchange_active,
             "trading": stands.trading_active,
@@ -145,7 +151,7 @@ pub fn report(vitals: &Vitals) -> Report {
         })),
         "maintenance": stands.is_paused(),
     });
-    let all = [&database, &websocket, &registry, &books, &recording, &journal, &exchange];
+    let all = [&database, &websocket, &registry, &books, &recording, &journal, &exchange, &storage];
     Report::new(Status::worst(all.map(|verdict| verdict.0)), components)
         .ready(vitals.is_recording())
 }
@@ -161,6 +167,11 @@ fn database(vitals: &Vitals) -> Verdict {
         Some(ping) if ping <= Duration::from_millis(500) => Verdict::degraded(slow(ping)),
         Some(ping) => Verdict::unhealthy(slow(ping)),
     }
+}
+
+/// Rows that are kept for a consumer fill the disk in the end.
+fn storage(vitals: &Vitals) -> Verdict {
+    vitals.retention_waits.as_ref().map_or(Verdict::WELL, Verdict::degraded)
 }
 
 fn journal(usage: &Usage) -> Verdict {
@@ -343,6 +354,7 @@ mod tests {
         assert_eq!(status(|v| v.markets_loaded = false), Status::Degraded);
         assert_eq!(status(|v| v.unplaced = 1), Status::Degraded);
         assert_eq!(status(|v| v.books = 0), Status::Degraded);
+        assert_eq!(status(|v| v.retention_waits = Some("x".to_owned())), Status::Degraded);
     }
 
     #[test]

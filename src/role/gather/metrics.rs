@@ -93,6 +93,8 @@ pub struct Metrics {
     pub list_failures: Gauge<u64, AtomicU64>,
     pub unplaced: Gauge,
     pub paused: Gauge,
+    parts_dropped: Family<LogLabel, Counter>,
+    retention_overdue: Family<LogLabel, Gauge>,
     polls: Family<ResultLabel, Counter>,
     poll_age: Gauge,
     clock_offset: Family<SourceLabel, Gauge<f64, AtomicU64>>,
@@ -142,6 +144,8 @@ impl Metrics {
             list_failures: Gauge::default(),
             unplaced: Gauge::default(),
             paused: Gauge::default(),
+            parts_dropped: Family::default(),
+            retention_overdue: Family::default(),
             polls: Family::default(),
             poll_age: Gauge::default(),
             clock_offset: Family::default(),
@@ -155,6 +159,8 @@ impl Metrics {
         // Logs without rows yet are there from the start: an absent series looks like a dead process.
         for log in Log::ALL {
             drop(metrics.rows.get_or_create(&LogLabel { log: log.name() }));
+            drop(metrics.parts_dropped.get_or_create(&LogLabel { log: log.name() }));
+            metrics.retention_overdue(log, None);
         }
         Arc::new(metrics)
     }
@@ -190,6 +196,16 @@ impl Metrics {
             "polled_books",
             "Books asked for over REST, beside the replayed ones: one that moves may differ",
             i.polled_books.clone(),
+        );
+        registry.register(
+            "parts_dropped",
+            "Chunks or partitions of a log that the retention dropped",
+            self.parts_dropped.clone(),
+        );
+        registry.register(
+            "retention_overdue_seconds",
+            "How long rows past the retention are kept because a consumer has not read them; else 0",
+            self.retention_overdue.clone(),
         );
         registry.register("polls", "Calls of the REST poller", self.polls.clone());
         registry.register(
@@ -304,6 +320,18 @@ impl Metrics {
     /// The exchange's clock is that many microseconds ahead of ours, by `rest` or by `stream`.
     pub fn clock_offset(&self, source: &'static str, micros: i64) {
         self.clock_offset.get_or_create(&SourceLabel { source }).set(seconds(micros));
+    }
+
+    /// Parts of a log were dropped.
+    pub fn parts_dropped(&self, log: Log, parts: usize) {
+        let parts = u64::try_from(parts).unwrap_or_default();
+        self.parts_dropped.get_or_create(&LogLabel { log: log.name() }).inc_by(parts);
+    }
+
+    /// How long the oldest part of a log could have been gone, but for a consumer.
+    pub fn retention_overdue(&self, log: Log, overdue: Option<Duration>) {
+        let seconds = overdue.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+        self.retention_overdue.get_or_create(&LogLabel { log: log.name() }).set(seconds);
     }
 
     /// A call of the poller ended.

@@ -27,6 +27,7 @@ pub mod reload;
 mod rows;
 mod sessions;
 mod streams;
+pub mod upkeep;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -73,6 +74,7 @@ pub struct Config {
     pub audit_period: Option<Duration>,
     /// None when books are not polled.
     pub poller: Option<poller::Config>,
+    pub storage: upkeep::Storage,
     pub server: http::Config,
 }
 
@@ -217,6 +219,14 @@ pub async fn run(config: Config, load: reload::Load, shutdown: Shutdown) -> Resu
         "ping database",
         ping_database(pg::pool(config.database.clone(), 1), Arc::clone(&vitals), drained.clone()),
     );
+    let upkeep = upkeep::Upkeep {
+        target: config.database.clone(),
+        retention: config.storage.retention,
+        fences: fences.clone(),
+        metrics: Arc::clone(&metrics),
+        vitals: Arc::clone(&vitals),
+    };
+    tasks.spawn("parts of the logs", upkeep.run(drained.clone()));
     tasks.spawn(
         "watch journal",
         watch_journal(journal.clone(), Arc::clone(&metrics), vitals, drained.clone()),

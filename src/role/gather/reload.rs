@@ -123,6 +123,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("markets.multivariate", multivariate(old) != multivariate(new)),
         ("audit", differ(&old.audit_period, &new.audit_period)),
         ("poller", differ(&old.poller, &new.poller)),
+        ("storage", differ(&old.storage, &new.storage)),
         ("server", differ(&old.server, &new.server)),
     ]
     .into_iter()

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::Config;
 use crate::ops::exit::{HeldError, UsageError};
+use crate::pg::engine::{self, EngineError};
 use crate::pg::migrate::{Schema, VersionError, check};
 use crate::pg::writer::{AcquireError, Fence, Former, WriterLock};
 use crate::pg::{Class, Target, error};
@@ -61,10 +62,23 @@ pub fn foreign(database: &Target, owner: &str, gatherer_id: &str) -> UsageError 
     ))
 }
 
+/// Checks that the database is divided as the configuration asks.
+///
+/// # Errors
+/// [`UsageError`] when it is not.
+pub async fn expect_engine(client: &tokio_postgres::Client, config: &Config) -> Result<()> {
+    match engine::expect(client, config.storage.engine).await {
+        Ok(_) => Ok(()),
+        Err(EngineError::Pg(error)) => Err(error).context("find out what divides the logs"),
+        Err(other) => Err(UsageError(other.to_string()).into()),
+    }
+}
+
 /// Takes the lock. `former` is what this process had before.
 async fn acquire(config: &Config, former: Option<Former>) -> Result<WriterLock> {
     let client = config.database.connect().await?;
     check(&client, Schema::Gatherer).await.map_err(VersionError::ending)?;
+    expect_engine(&client, config).await?;
     let sql = "UPDATE writer SET gatherer_id = $1 WHERE gatherer_id IS NULL";
     client.execute(sql, &[&config.gatherer_id]).await.context("claim database")?;
     let row = client.query_one("SELECT gatherer_id FROM writer", &[]).await;

@@ -79,6 +79,12 @@ log_min_messages = warning
 lc_messages = 'C'
 ";
 
+/// Beside them where there is TimescaleDB: a worker for each database of the cluster that has it.
+const TIMESCALEDB_SETTINGS: &str = "\
+shared_preload_libraries = 'timescaledb'
+timescaledb.max_background_workers = 2
+";
+
 /// How to stop a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -152,6 +158,11 @@ impl Cluster {
         &self.password
     }
 
+    /// What divides a gatherer's logs here, as its configuration names it.
+    pub fn engine(&self) -> &'static str {
+        if self.postgres.has_timescaledb { "timescaledb" } else { "native" }
+    }
+
     /// Where the private socket is, for a person with `psql`.
     pub fn socket_dir(&self) -> &Path {
         &self.dir
@@ -183,7 +194,9 @@ impl Cluster {
             bail!("run initdb: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         let settings = self.data().join("postgresql.auto.conf");
-        std::fs::write(&settings, SETTINGS).context("write the settings")?;
+        let timescaledb = if self.postgres.has_timescaledb { TIMESCALEDB_SETTINGS } else { "" };
+        std::fs::write(&settings, format!("{SETTINGS}{timescaledb}"))
+            .context("write the settings")?;
         let access = format!(
             "local all {SUPERUSER} trust\nhost {} {} 127.0.0.1/32 scram-sha-256\n",
             self.kind.database(),
@@ -369,7 +382,7 @@ mod tests {
     use super::*;
 
     async fn cluster(run: &RunDir) -> Cluster {
-        let postgres = Arc::new(postgres::find().await.unwrap());
+        let postgres = Arc::new(postgres::find(None).await.unwrap());
         let group = run.postmaster_group();
         Cluster::create(postgres, run.path(), "g1", Kind::Gatherer, group, &Ports::default())
             .await

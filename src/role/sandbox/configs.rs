@@ -52,6 +52,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
          journal: {{ dir: {journal} }}\n\
          sessions: {{ ticker: 2, trade: 2, lifecycle: 2, orderbook: {connections}, reconnect_max: 2s }}\n\
          audit: {{ period: 20s }}\n\
+         storage: {{ engine: {engine} }}\n\
          {server}",
         id = quoted(id),
         rest_url = quoted(gatherer.rest_url),
@@ -62,6 +63,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
         admin = admin(gatherer.cluster),
         journal = quoted_path(gatherer.journal),
         connections = gatherer.connections,
+        engine = gatherer.cluster.engine(),
         server = server(gatherer.server),
     );
     let path = dir.join(format!("{id}.yaml"));

@@ -60,13 +60,14 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<()> {
     options.check()?;
     let started = Instant::now();
     let seed = options.seed.unwrap_or_else(new_seed);
-    let postgres = postgres::find().await?;
+    let postgres = postgres::find(options.postgres.as_deref()).await?;
     let mut dir = RunDir::create(options.dir.as_deref())?;
     if options.keep {
         dir.keep().context("keep the directory of the run")?;
     }
     let screen = Arc::new(Screen::new());
-    screen.note(&format!("seed {seed}, PostgreSQL {}", postgres.major));
+    let extension = if postgres.has_timescaledb { " with TimescaleDB" } else { "" };
+    screen.note(&format!("seed {seed}, PostgreSQL {}{extension}", postgres.major));
     screen.note(&format!("directory {}, logs in {0}/logs", dir.path().display()));
     let outcome = tokio::select! {
         outcome = platform::run(&options, seed, started, Arc::new(postgres), &dir, &screen) => outcome,

@@ -49,6 +49,8 @@ pub struct Options {
     pub format: Format,
     /// Leaves the run's directory.
     pub keep: bool,
+    /// The directory of PostgreSQL's programs; none: the machine's own are found.
+    pub postgres: Option<PathBuf>,
     /// Where to make it; none: the system's place for temporary files.
     pub dir: Option<PathBuf>,
 }
@@ -76,6 +78,7 @@ impl Default for Options {
             outage: Duration::from_secs(60),
             format: Format::default(),
             keep: false,
+            postgres: None,
             dir: None,
         }
     }

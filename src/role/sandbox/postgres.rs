@@ -16,6 +16,8 @@ pub struct Postgres {
     pub initdb: PathBuf,
     pub postgres: PathBuf,
     pub major: u32,
+    /// Whether gatherers' databases are to be divided by TimescaleDB.
+    pub has_timescaledb: bool,
     /// Whom to run it as: PostgreSQL refuses to run as root. None when we are not root.
     pub owner: Option<Owner>,
 }
@@ -27,15 +29,28 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// Finds PostgreSQL on the PATH, else the highest version where distributions install it.
+/// Finds PostgreSQL in the given directory of programs, where TimescaleDB is used if it is beside them;
+/// without one on the PATH, else the highest version where distributions install it.
 ///
 /// # Errors
 /// When there is none of version 15 or later, or when we are root and there is no user `postgres`
 /// or `nobody`.
-pub async fn find() -> Result<Postgres> {
-    let (initdb, postgres, major) = find_programs().await?;
+pub async fn find(programs: Option<&Path>) -> Result<Postgres> {
+    let (initdb, postgres, major) = match programs {
+        Some(dir) => given_programs(dir).await?,
+        None => find_programs().await?,
+    };
+    let has_timescaledb = programs.is_some_and(|dir| dir.join("../lib/timescaledb.so").exists());
     let owner = if rustix::process::geteuid().is_root() { Some(find_owner().await?) } else { None };
-    Ok(Postgres { initdb, postgres, major, owner })
+    Ok(Postgres { initdb, postgres, major, has_timescaledb, owner })
+}
+
+async fn given_programs(dir: &Path) -> Result<(PathBuf, PathBuf, u32)> {
+    let (initdb, postgres) = (dir.join("initdb"), dir.join("postgres"));
+    match (major_of(&initdb).await, major_of(&postgres).await) {
+        (Some(_), Some(major)) if major >= MAJOR_MIN => Ok((initdb, postgres, major)),
+        _ => bail!("there is no PostgreSQL of version {MAJOR_MIN} or later in {}", dir.display()),
+    }
 }
 
 async fn find_programs() -> Result<(PathBuf, PathBuf, u32)> {
@@ -154,8 +169,11 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_has_postgresql() {
-        let found = find().await.unwrap();
+        let found = find(None).await.unwrap();
         assert!(found.major >= MAJOR_MIN);
         assert_eq!(found.owner.is_some(), rustix::process::geteuid().is_root());
+        assert!(!found.has_timescaledb, "only where it is asked for");
+        let nowhere = find(Some(Path::new("/nowhere"))).await.unwrap_err();
+        assert!(nowhere.to_string().ends_with("in /nowhere"), "{nowhere}");
     }
 }

@@ -300,3 +300,46 @@ async fn a_database_of_another_gatherer_is_not_read() {
     holds(&production, "SELECT bool_and(gatherer = 'gatherer-1') FROM sync_cursors").await;
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gatherer_is_told_what_is_in_production_and_rows_it_dropped_are_passed_over() {
+    let rig = Rig::start(2).await;
+    let all = series(0..3000);
+    for gatherer in &rig.gatherers {
+        append_deltas(gatherer, &all[..1000]).await;
+    }
+    // One has dropped its first rows before anybody read them, more than one read asks for.
+    let first = rig.gatherers[0].connect().await.unwrap();
+    let dropped = "DELETE FROM orderbook_deltas WHERE log_seq < 701; \
+                   UPDATE logs SET kept_from = 701 WHERE name = 'orderbook_deltas'";
+    first.batch_execute(dropped).await.unwrap();
+    let running = rig.run();
+    rig.caught_up("orderbook_deltas").await;
+    assert_eq!(rig.deltas().await, union(&all[..1000]));
+    // And all that there were, while it ran.
+    let second = rig.gatherers[1].connect().await.unwrap();
+    let stopped = "DELETE FROM orderbook_deltas; \
+                   UPDATE logs SET kept_from = head + 1 WHERE name = 'orderbook_deltas'";
+    second.batch_execute(stopped).await.unwrap();
+    for gatherer in &rig.gatherers {
+        append_deltas(gatherer, &all[1000..]).await;
+    }
+    rig.caught_up("orderbook_deltas").await;
+    assert_eq!(rig.deltas().await, union(&all));
+    for gatherer in [&first, &second] {
+        let told = "SELECT count(*) = 6 AND max(position) = 3000 FROM consumers \
+                    WHERE name = 'deduplicator-1' AND (position = 3000) = \
+                      (table_name = 'orderbook_deltas')";
+        holds(gatherer, told).await;
+    }
+    running.stop().await.unwrap();
+    // A gatherer that dropped everything while nobody looked.
+    append_deltas(&rig.gatherers[0], &series(3000..3100)).await;
+    let gone = "DELETE FROM orderbook_deltas; \
+                UPDATE logs SET kept_from = head + 1 WHERE name = 'orderbook_deltas'";
+    first.batch_execute(gone).await.unwrap();
+    let running = rig.run();
+    rig.caught_up("orderbook_deltas").await;
+    running.stop().await.unwrap();
+    assert_eq!(rig.deltas().await, union(&all));
+}

@@ -251,6 +251,44 @@ async fn a_database_that_hangs_does_not_hold_a_stop_up() {
     tokio::time::timeout(Duration::from_secs(18), ended).await.expect("it stops in time");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_cross_the_parts_of_a_log_and_none_is_refused() {
+    const FRAMES: i64 = 20_000;
+    const PART: i64 = 700;
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, begin) = open(&dir);
+    let cluster = Cluster::start();
+    let target = cluster.create_with("logs", Schema::Gatherer).await;
+    for log in [Log::OrderbookDeltas, Log::OrderbookSnapshots] {
+        cluster.narrow(&target, log.name(), PART).await;
+    }
+    let lock = WriterLock::acquire(&target, "test").await.unwrap();
+    let (_fence, fences) = watch::channel(Some(lock.fence()));
+    let Rig { decoder, chunks, end, .. } = rig(&journal, begin);
+    let mut appenders = tokio::task::JoinSet::new();
+    for (log, chunks) in chunks {
+        let observer = Arc::clone(&decoder.metrics);
+        appenders.spawn(appender(log, &target, &journal, fences.clone(), observer).run(chunks));
+    }
+    let decoding = decoder.spawn(fresh()).unwrap();
+    fill(&journal, FRAMES, 2000).await;
+    end.send_replace(Some(journal.close().await));
+    decoding.await.unwrap().unwrap();
+    while let Some(ended) = appenders.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    let client = target.connect().await.unwrap();
+    let engine = crate::pg::engine::find(&client).await.unwrap().unwrap();
+    let sql = "SELECT count(*), min(seq), max(seq), count(DISTINCT log_seq), max(log_seq) \
+               FROM orderbook_deltas";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    let found: [i64; 5] = std::array::from_fn(|index| row.get(index));
+    let rows = FRAMES - 2000;
+    assert_eq!(found, [rows, 2001, FRAMES, rows, rows]);
+    let parts = crate::log::parts::list(&client, engine, Log::OrderbookDeltas).await.unwrap();
+    assert_eq!(i64::try_from(parts.len()).unwrap(), rows / PART + 1);
+}
+
 /// Prints how many changes a second one thread brings from the journal to encoded rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: cargo test --release -- --ignored --nocapture bench_decode"]
