@@ -80,7 +80,6 @@ production:
   password_file: $${CREDENTIALS_DIRECTORY}/production-password
   sslmode: verify-full
   sslrootcert: /etc/kalshi/rds-ca-bundle.pem
-admin: { user: kalshi_admin, password_file: /etc/kalshi/credentials/admin-password }
 api:
   rest_url: https://external-api.kalshi.com/trade-api/v2
 server: { health: "0.0.0.0:8080", metrics: "0.0.0.0:9090" }

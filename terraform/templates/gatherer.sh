@@ -121,8 +121,7 @@ server: { health: "0.0.0.0:8080", metrics: "0.0.0.0:9090" }
 END
 chmod 0644 /etc/kalshi/gatherer.yaml
 
-runuser -u postgres -- psql -Atqc "SELECT 1 FROM pg_database WHERE datname = 'kalshi_ts'" | grep -q 1 ||
-    runuser -u postgres -- createdb kalshi_ts
+# The first time it makes database, roles and tables.
 KALSHI_KEY_ID=none CREDENTIALS_DIRECTORY=/etc/kalshi/credentials \
     kalshi migrate --config /etc/kalshi/gatherer.yaml
 

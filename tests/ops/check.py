@@ -7,6 +7,7 @@ line a part, and ends with 1 when a part does not hold.
 import argparse
 import sys
 import time
+import traceback
 
 import live
 import rules
@@ -25,7 +26,11 @@ PARTS = {
     "runbook": runbook.check,
 }
 # These need the running platform, which is started once for all.
-LIVE_PARTS = {"metrics": live.check, "commands": runbook.check_commands}
+LIVE_PARTS = {
+    "metrics": live.check,
+    "commands": runbook.check_commands,
+    "configs": terraform.check_configurations,
+}
 
 
 def part(name, check):
@@ -34,6 +39,8 @@ def part(name, check):
         said, holds = check(), True
     except Failed as error:
         said, holds = str(error), False
+    except Exception:  # A fault of the check itself is a part that does not hold; the others go on.
+        said, holds = traceback.format_exc(), False
     seconds = time.monotonic() - began
     print(f"{'ok    ' if holds else 'FAILED'} {name:<10} {seconds:5.1f} s  {said}", flush=True)
     return holds

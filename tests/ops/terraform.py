@@ -2,15 +2,18 @@
 policy allows a star, and what machines run at their first start is sound."""
 
 import json
-import re
-import sys
 import pathlib
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 
 import hcl2
 import yaml
 
 from report import ROOT, none, require, run
+from sandbox import free_port
 
 FOLDER = ROOT / "terraform"
 # Those that the deployment was promised with.
@@ -181,6 +184,49 @@ def render(path):
     return rendered
 
 
+def configurations(scripts):
+    """What the scripts write to /etc/kalshi, by the role that reads it."""
+    gatherer = re.search(r"gatherer.yaml <<'END'\n(.*?)\nEND\n", scripts["gatherer.sh"], re.DOTALL)
+    block = re.search(r"\n\{\n(.*?)\n\} >/etc/kalshi/deduplicator.yaml", scripts["deduplicator.sh"], re.DOTALL)
+    return {"gatherer": gatherer[1] + "\n", "deduplicator": run("bash", "-euc", block[1])}
+
+
+def check_configurations(platform):
+    """The executable understands what the machines are configured with. Nothing that it points to is here,
+    which `--check` says too, by another exit code than that of a wrong configuration."""
+    scripts = {path.name: render(path) for path in (FOLDER / "templates").iterdir()}
+    with tempfile.TemporaryDirectory(prefix="kalshi-configs-") as folder:
+        for name in ["database-password", "production-password", "dedup-reader-password"]:
+            (pathlib.Path(folder) / name).write_text("secret\n")
+        key = pathlib.Path(folder) / "kalshi.pem"
+        shutil.copy(platform.directory / "config/gatherer-1.pem", key)
+        for path in pathlib.Path(folder).iterdir():
+            path.chmod(0o400)
+        for name, text in configurations(scripts).items():
+            for told, here in [
+                ("https://external-api.kalshi.com", "http://127.0.0.1:1"),
+                ("wss://external-api-ws.kalshi.com", "ws://127.0.0.1:1"),
+                ("/etc/kalshi/rds-ca-bundle.pem", "/etc/ssl/certs/ca-certificates.crt"),
+                ("/var/lib/kalshi", folder),
+                ("0.0.0.0:8080", f"127.0.0.1:{free_port()}"),
+                ("0.0.0.0:9090", f"127.0.0.1:{free_port()}"),
+                (".internal", ".invalid"),
+            ]:
+                text = text.replace(told, here)
+            path = pathlib.Path(folder) / f"{name}.yaml"
+            path.write_text(text)
+            role = {"gatherer": "gather", "deduplicator": "dedup"}[name]
+            done = subprocess.run(
+                [platform.kalshi, role, "--check", "--config", path],
+                env={"CREDENTIALS_DIRECTORY": folder, "KALSHI_KEY_ID": "id", "PRODUCTION_HOST": "127.0.0.1",
+                     "PATH": "/usr/bin:/bin"},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                timeout=120,
+            )
+            require(done.returncode == 1, f"{name}.yaml: exit code {done.returncode}:\n{done.stdout}")
+    return "both configurations are understood"
+
+
 def check_scripts():
     templates = sorted((FOLDER / "templates").iterdir())
     none({path.name for path in templates} ^ set(SAMPLES), "templates without sample values")
@@ -193,10 +239,9 @@ def check_scripts():
         run("bash", "-n", input=text)
         run("shellcheck", "--shell=bash", "-", input=text)
         require(len(text) < 16_000, f"{name} is longer than user data may be")
-    gatherer = re.search(r"gatherer.yaml <<'END'\n(.*?)\nEND\n", scripts["gatherer.sh"], re.DOTALL)
-    require(yaml.safe_load(gatherer[1])["gatherer_id"] == "gatherer-1", "gatherer.yaml is not YAML")
-    block = re.search(r"\n\{\n(.*?)\n\} >/etc/kalshi/deduplicator.yaml", scripts["deduplicator.sh"], re.DOTALL)
-    config = yaml.safe_load(run("bash", "-euc", block[1]))
+    configs = {name: yaml.safe_load(text) for name, text in configurations(scripts).items()}
+    require(configs["gatherer"]["gatherer_id"] == "gatherer-1", "gatherer.yaml is not YAML")
+    config = configs["deduplicator"]
     require([one["id"] for one in config["gatherers"]] == ["gatherer-1", "gatherer-2", "gatherer-3"],
             "deduplicator.yaml lacks gatherers")
     require(config["production"]["password_file"] == "${CREDENTIALS_DIRECTORY}/production-password",
