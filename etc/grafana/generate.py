@@ -179,6 +179,10 @@ DATABASE_PERFORMANCE = [
           (f"gatherer_journal_written_position{{{G}}} - gatherer_journal_committed_position{{{G}}}",
            "{{instance}}"),
           about="Between what the journal took and what every log has passed."),
+    panel("Retention", "short",
+          (f"gatherer_parts_dropped_total{{{G}}}", "{{instance}} {{log}} parts dropped")),
+    panel("Past retention, waiting for a consumer", "s",
+          (f"max by (instance) (gatherer_retention_overdue_seconds{{{G}}})", "{{instance}}"), limit=86400),
 ]
 
 COMPLETENESS = [
@@ -217,6 +221,8 @@ COMPLETENESS = [
            f"({rate('dedup_records_read_total', D, 'gatherer')} > 0)", "{{gatherer}}"),
           about="The gatherer whose rows come first has the fewest. Table contributions counts what each alone had."),
     panel("Logs not read further", "short", (f"sum by (gatherer) (dedup_refusals_total{{{D}}})", "{{gatherer}}")),
+    panel("Rows dropped before they were read", "short",
+          (f"sum by (gatherer) (dedup_dropped_unread_total{{{D}}})", "{{gatherer}}"), limit=1),
     panel("Rows past retention", "short", (f"sum by (gatherer) (dedup_past_retention_total{{{D}}})", "{{gatherer}}")),
 ]
 
