@@ -104,11 +104,11 @@ impl Upkeep {
         let engine = engine.context("the logs are not divided into parts")?;
         if said.engine.replace(engine) != Some(engine) {
             info!(engine = engine.name(), "logs are divided by {engine}");
-            if engine == Engine::Timescaledb {
-                if let Err(error) = compress(&client).await {
-                    let error = chain(&error);
-                    warn!(error, "old chunks are not compressed: rows stay as they are");
-                }
+            if engine == Engine::Timescaledb
+                && let Err(error) = compress(&client).await
+            {
+                let error = chain(&error);
+                warn!(error, "old chunks are not compressed: rows stay as they are");
             }
             self.vitals.send_modify(|vitals| vitals.engine = Some(engine.name()));
         }
