@@ -163,7 +163,7 @@ DECLARE
         'trades', 'orderbook_deltas', 'orderbook_snapshots', 'tickers', 'market_lifecycle', 'coverage',
         'trades_readable', 'orderbook_deltas_readable', 'orderbook_snapshots_readable',
         'tickers_readable', 'market_lifecycle_readable', 'coverage_readable',
-        'writer', 'logs', 'coverage_open',
+        'writer', 'logs', 'coverage_open', 'consumers',
         'refinery_schema_history'
     ];
     rule record;
@@ -178,6 +178,9 @@ BEGIN
             ('logs', 'name', 'The log, which is the name of its table.'),
             ('logs', 'log_id', 'Made with the database: consumers of a rebuilt one begin at 0.'),
             ('logs', 'head', 'The last committed log_seq, and so the number of rows ever written; 0 when empty.'),
+            ('consumers', 'name', 'The consumer''s own name.'),
+            ('consumers', 'table_name', 'The log, by the name of its table.'),
+            ('consumers', 'moved_at', 'When its position last rose, by this database''s clock.'),
             ('coverage_open', 'ticker', 'The market; empty for a channel that covers all markets.'),
             ('coverage_open', 'covered_from', 'The gatherer''s clock at the frame that opened the stretch, microseconds since 1970 UTC.'),
             ('coverage_open', 'first_exchange_ts', 'The exchange''s clock at the first record in the stretch, microseconds since 1970 UTC; null before it.'),
@@ -274,7 +277,8 @@ BEGIN
             EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', place.relation, rule.attribute, rule.words);
         END LOOP;
     END LOOP;
-    IF to_regclass('public.refinery_schema_history') IS NOT NULL THEN
+    IF obj_description(to_regclass('public.refinery_schema_history'), 'pg_class') IS NULL
+       AND to_regclass('public.refinery_schema_history') IS NOT NULL THEN
         COMMENT ON TABLE refinery_schema_history IS 'The migrations that made this database what it is, in order; kalshi migrate --status shows them.';
     END IF;
     -- The unit of times whose comment leaves it to the head of an earlier migration.
@@ -285,7 +289,7 @@ BEGIN
         WHERE c.relnamespace = 'public'::regnamespace
           AND c.relname = ANY (ours) AND a.attnum > 0 AND a.atttypid = 'bigint'::regtype
           AND a.attname ~ '(_ts|_at|_from|_to|_until|_ended|time_max)$'
-          AND col_description(c.oid, a.attnum) !~* 'microsecond'
+          AND col_description(c.oid, a.attnum) !~* 'microsecond|log_seq'
     LOOP
         EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', place.relation, place.attribute,
                        place.words || ' Microseconds since 1970 UTC.');

@@ -442,7 +442,8 @@ BEGIN
             EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', place.relation, rule.attribute, rule.words);
         END LOOP;
     END LOOP;
-    IF to_regclass('public.refinery_schema_history') IS NOT NULL THEN
+    IF obj_description(to_regclass('public.refinery_schema_history'), 'pg_class') IS NULL
+       AND to_regclass('public.refinery_schema_history') IS NOT NULL THEN
         COMMENT ON TABLE refinery_schema_history IS 'The migrations that made this database what it is, in order; kalshi migrate --status shows them.';
     END IF;
     -- The unit of times whose comment leaves it to the head of an earlier migration.

@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -98,11 +98,7 @@ impl Cluster {
 
     /// Runs a statement with psql and gives its unaligned output.
     pub fn sql(&self, database: &str, statement: &str) -> String {
-        let output = Command::new("psql")
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p"])
-            .args([&self.port.to_string(), "-d", database, "-c", statement])
-            .output()
-            .expect("run psql");
+        let output = self.psql(database, &["-c", statement]);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{statement}: {errors}");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
@@ -151,6 +147,40 @@ impl Cluster {
     pub fn number(&self, database: &str, query: &str) -> i64 {
         let text = self.sql(database, query);
         text.parse().unwrap_or_else(|error| panic!("{query}: {text:?}: {error}"))
+    }
+
+    /// Runs psql with more arguments; the caller looks at how it ended.
+    pub fn psql(&self, database: &str, arguments: &[&str]) -> Output {
+        Command::new("psql")
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .args([&self.port.to_string(), "-d", database])
+            .args(arguments)
+            .output()
+            .expect("run psql")
+    }
+
+    /// Makes a database and brings it to this version: `gatherer` or `production`.
+    pub fn create_migrated(&self, root: &Path, database: &str, kind: &str) {
+        self.sql("postgres", &format!("CREATE DATABASE {database}"));
+        self.migrate(root, database, kind);
+    }
+
+    /// Brings a database to this version.
+    pub fn migrate(&self, root: &Path, database: &str, kind: &str) {
+        let target = self.target(database);
+        let text = match kind {
+            "gatherer" => format!(
+                "gatherer_id: gatherer-1\napi: {{ key_id: none, private_key_file: /none.pem }}\n\
+                 database: {target}\n"
+            ),
+            _ => format!(
+                "deduplicator_id: d\ngatherers: [{{ id: gatherer-1, database: {target} }}]\n\
+                 production: {target}\n"
+            ),
+        };
+        let file = root.join(format!("{database}-migrate.yaml"));
+        fs::write(&file, text).expect("write a configuration");
+        migrate(&file);
     }
 
     /// Lets everybody in from a network.
