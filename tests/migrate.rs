@@ -1,6 +1,8 @@
 //! `kalshi migrate` as a process: from nothing, killed, two at once, without the rights; what the other
 //! commands say of a database that is not as it should be, and with which exit code.
 
+#![expect(clippy::indexing_slicing, reason = "tests say what must hold")]
+
 mod support;
 
 use std::fs;
