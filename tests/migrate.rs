@@ -84,7 +84,7 @@ fn from_nothing_to_a_database_that_its_own_user_keeps_current() {
     assert!(told.starts_with("made database g1\napplying V1__logs ... done\n"), "{told}");
     assert_eq!(told.matches(" ... done\n").count(), files("gatherer"), "{told}");
     let (code, told, _) = run(&["migrate"], &bench.gatherer);
-    assert!(code == Some(0) && told.ends_with("nothing to do\n"), "{told}");
+    assert!(code == Some(0) && told.contains(": nothing to do\n"), "{told}");
 
     // Without the administrator, as the role itself.
     let own = bench.changed(&bench.gatherer, "admin: { user: postgres }\n", "");
@@ -182,20 +182,19 @@ fn one_that_is_killed_within_a_statement_is_completed_by_two_others() {
 fn one_that_dies_before_or_after_any_step_is_completed() {
     let bench = Bench::new();
     let steps = files("production");
-    let mut deaths = 0;
     for point in ["migrate-before-step", "migrate-after-step"] {
         for n in 0..steps {
             let mut command = kalshi(&["migrate"], &bench.dedup);
             command.env("FAILPOINTS", format!("{point}={n}*off->return"));
-            deaths += usize::from(command.output().expect("run kalshi").status.code().is_none());
+            let died = command.output().expect("run kalshi").status.code().is_none();
+            assert!(died, "{point} of step {n}");
+            let (code, told, errors) = run(&["migrate"], &bench.dedup);
+            assert_eq!(code, Some(0), "{told}{errors}");
+            let (code, _, errors) = run(&["migrate", "--status"], &bench.dedup);
+            assert_eq!(code, Some(0), "{errors}");
+            bench.cluster.sql("postgres", "DROP DATABASE production");
         }
-        let (code, told, errors) = run(&["migrate"], &bench.dedup);
-        assert_eq!(code, Some(0), "{told}{errors}");
-        let (code, _, errors) = run(&["migrate", "--status"], &bench.dedup);
-        assert_eq!(code, Some(0), "{errors}");
-        bench.cluster.sql("postgres", "DROP DATABASE production");
     }
-    assert!(deaths > steps, "{deaths}");
 }
 
 #[test]
