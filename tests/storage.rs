@@ -42,7 +42,8 @@ impl Gatherer {
                 true => format!(
                     "ALTER TABLE orderbook_deltas DETACH PARTITION orderbook_deltas_0; \
                      DROP TABLE orderbook_deltas_0; CREATE TABLE orderbook_deltas_0 \
-                     PARTITION OF orderbook_deltas FOR VALUES FROM (0) TO ({PART})"
+                     PARTITION OF orderbook_deltas FOR VALUES FROM (0) TO ({PART}); \
+                     ALTER TABLE orderbook_deltas_0 OWNER TO kalshi_owner"
                 ),
                 false =>
                     format!("SELECT set_chunk_time_interval('orderbook_deltas', {PART}::bigint)"),
