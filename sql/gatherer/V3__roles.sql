@@ -113,16 +113,11 @@ BEGIN
         EXECUTE format('REVOKE ALL ON %s FROM gatherer, dedup_reader', name);
         EXECUTE format('GRANT SELECT ON %s TO gatherer, dedup_reader', name);
     END LOOP;
-    -- A log's name and identity never change.
-    EXECUTE (
-        SELECT format('GRANT UPDATE (%s) ON logs TO gatherer', string_agg(quote_ident(attname), ', '))
-        FROM pg_attribute
-        WHERE attrelid = 'logs'::regclass AND attnum > 0 AND NOT attisdropped
-          AND attname NOT IN ('name', 'log_id')
-    );
 END $$;
 GRANT INSERT ON trades, orderbook_deltas, orderbook_snapshots, tickers, market_lifecycle, coverage
     TO gatherer;
+-- Not kept_from: the retention decides as the owner.
+GRANT UPDATE (head, journal_id, journal_position) ON logs TO gatherer;
 GRANT UPDATE (gatherer_id, epoch, holder, acquired_at) ON writer TO gatherer;
 GRANT INSERT, UPDATE, DELETE ON coverage_open TO gatherer;
 -- The one thing that a reader writes: how far it has read.

@@ -155,7 +155,9 @@ impl Cluster {
             }
             _ => format!(
                 "ALTER TABLE {log} DETACH PARTITION {log}_0; DROP TABLE {log}_0; \
-                 CREATE TABLE {log}_0 PARTITION OF {log} FOR VALUES FROM (0) TO ({rows})"
+                 CREATE TABLE {log}_0 PARTITION OF {log} FOR VALUES FROM (0) TO ({rows}); \
+                 ALTER TABLE {log}_0 OWNER TO {}",
+                super::OWNER
             ),
         };
         let client = target.connect().await.unwrap();

@@ -141,6 +141,8 @@ async fn who_only_reads_can_say_how_far_and_nothing_else() {
     client.batch_execute("CREATE ROLE dedup_reader; CREATE ROLE other").await.unwrap();
     migrate(&target, choice()).await.unwrap();
     client.batch_execute("UPDATE logs SET head = 10 WHERE name = 'trades'").await.unwrap();
+    // Or it would not even find the function.
+    client.batch_execute("GRANT USAGE ON SCHEMA public TO other").await.unwrap();
     let position =
         "SELECT coalesce((SELECT position::text FROM consumers WHERE name = 'd'), 'none')";
     for (role, call, outcome) in [
