@@ -29,12 +29,7 @@ impl Cluster {
     /// The same with more settings, as `-c name=value`.
     pub fn start_with(root: &Path, settings: &str) -> Self {
         let bin = postgres_bin();
-        let dir = root.join("pg");
-        fs::create_dir(&dir).expect("make the cluster's directory");
-        if geteuid().is_root() {
-            run(Command::new("chown").arg("postgres").arg(&dir));
-            run(Command::new("chmod").arg("755").arg(root));
-        }
+        let dir = directory(root);
         let cluster = Self { bin, dir, port: free_port(), address: "127.0.0.1" };
         let mut initdb = cluster.tool("initdb");
         run(initdb.args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(cluster.data()));
@@ -44,12 +39,7 @@ impl Cluster {
 
     /// A standby that follows this server: the same port at another address of this machine.
     pub fn standby(&self, root: &Path) -> Self {
-        let dir = root.join("pg");
-        fs::create_dir(&dir).expect("make the cluster's directory");
-        if geteuid().is_root() {
-            run(Command::new("chown").arg("postgres").arg(&dir));
-            run(Command::new("chmod").arg("755").arg(root));
-        }
+        let dir = directory(root);
         let Self { bin, port, .. } = self;
         let standby = Self { bin: bin.clone(), dir, port: *port, address: "127.0.0.2" };
         let mut copy = standby.tool("pg_basebackup");
@@ -208,6 +198,17 @@ impl Cluster {
             self.port
         )
     }
+}
+
+/// A directory for a server under one of ours, which whoever may run PostgreSQL can use.
+fn directory(root: &Path) -> PathBuf {
+    let dir = root.join("pg");
+    fs::create_dir(&dir).expect("make the cluster's directory");
+    if geteuid().is_root() {
+        run(Command::new("chown").arg("postgres").arg(&dir));
+        run(Command::new("chmod").arg("755").arg(root));
+    }
+    dir
 }
 
 impl Drop for Cluster {
