@@ -250,7 +250,7 @@ pub struct Exchange {
     pub flow: Flow,
 
     /// Publish only what is injected
-    #[arg(long, conflicts_with_all = ["markets", "multivariate", "rate", "duration", "replay", "speed"])]
+    #[arg(long, conflicts_with_all = ["markets", "multivariate", "rate", "burst", "duration", "replay", "speed"])]
     pub idle: bool,
 }
 
@@ -269,12 +269,17 @@ pub struct Flow {
     #[arg(long, value_name = "R", default_value_t = 2000.0, value_parser = positive)]
     pub rate: f64,
 
+    /// The pace of the bursts, as a multiple of the rate: one tenth of a second in ten, on average;
+    /// 1 for a steady flow
+    #[arg(long, value_name = "X", default_value_t = 4.0, value_parser = positive)]
+    pub burst: f64,
+
     /// How long to publish, like 60s or 5m; by default 60s, and without end for `exchange`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
     /// Publish recorded frames instead of generated ones
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["markets", "multivariate", "rate", "duration"])]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["markets", "multivariate", "rate", "burst", "duration"])]
     pub replay: Vec<PathBuf>,
 
     /// How many times faster than recorded; by default 20, and 1 for `exchange`

@@ -175,7 +175,7 @@ fn announce_fine(file: &Path, as_json: bool) -> anyhow::Result<()> {
 
 /// Translates the arguments of `sandbox` and runs it.
 async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
-    use role::sandbox::{ChaosKind, Format as Verdict, Options, Source};
+    use role::sandbox::{ChaosKind, Format as Verdict, Options, Pace, Source};
     telemetry::init(&telemetry::Config { level: "warn".to_owned(), format: Format::Text })?;
     let shutdown = Shutdown::listen().context("install signals")?;
     if let Some(cli::SandboxCommand::Exchange(alone)) = arguments.command {
@@ -185,7 +185,8 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         } else if flow.replay.is_empty() {
             let markets = usize::try_from(flow.markets).context("count markets")?;
             let multivariate = usize::try_from(flow.multivariate).context("count markets")?;
-            Source::Generated { markets, multivariate, rate: flow.rate, duration: flow.duration }
+            let rate = Pace { mean: flow.rate, burst: flow.burst };
+            Source::Generated { markets, multivariate, rate, duration: flow.duration }
         } else {
             Source::Replay { files: flow.replay, speed: flow.speed.unwrap_or(1.0) }
         };
@@ -212,6 +213,7 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
         markets: usize::try_from(flow.markets).context("count markets")?,
         multivariate: usize::try_from(flow.multivariate).context("count markets")?,
         rate: flow.rate,
+        burst: flow.burst,
         gatherers: usize::from(arguments.gatherers),
         connections: arguments.connections,
         duration: flow.duration.unwrap_or(defaults.duration),

@@ -2,11 +2,13 @@
 //!
 //! `tests/schemas` has a dump of each version that was released, with some rows in every table. To add
 //! the next one, before a migration is added on top of a release: migrate two empty databases with that
-//! release, fill every table (the rows of the newest dump are a start), and write, for instance,
+//! release, fill every table (the rows of the newest dump are a start: load it and migrate), and write,
+//! with owners and rights, which are part of a schema since there are roles, for instance,
 //!
 //! ```sh
-//! pg_dump --inserts --rows-per-insert=100 --no-owner --no-privileges kalshi_prod |
-//!     sed '/^--/d; /^$/d; /^\\restrict/d; /^\\unrestrict/d' > tests/schemas/production-v5.sql
+//! pg_dump --inserts --rows-per-insert=100 kalshi_prod |
+//!     sed -E '/^\\(un)?restrict/d; /^-- (Name|Data for Name|Dumped|PostgreSQL)/d; /^--$/d' |
+//!     cat -s > tests/schemas/production-v5.sql
 //! ```
 //!
 //! The name says the kind of database and the version; nothing else has to be told. A dump is never

@@ -38,6 +38,37 @@ fn cpu_of(path: &std::path::Path) -> Option<(String, f64)> {
     Some((name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned(), seconds))
 }
 
+/// Times of all processors together, in kernel ticks since the start of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineTicks {
+    pub all: f64,
+    /// Spent on any process.
+    pub busy: f64,
+    /// Taken by the host of a virtual machine while something wanted to run.
+    pub stolen: f64,
+}
+
+/// What the kernel says of the processors (proc_stat(5)).
+pub fn machine_ticks() -> MachineTicks {
+    let stat = fs::read_to_string("/proc/stat").expect("read /proc/stat");
+    let line = stat.lines().next().expect("the line of all processors");
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already.
+    let [user, nice, system, _, _, irq, softirq, stolen] = ticks[..8] else {
+        panic!("unknown form of /proc/stat: {line}")
+    };
+    MachineTicks {
+        all: ticks[..8].iter().sum(),
+        busy: user + nice + system + irq + softirq,
+        stolen,
+    }
+}
+
+/// A part of a whole in percent, with one digit.
+pub fn percent(part: f64, whole: f64) -> f64 {
+    (1000.0 * part / whole).round() / 10.0
+}
+
 /// An option of the command line as `--name value`, or its default.
 pub fn option<T: std::str::FromStr>(name: &str, default: T) -> T {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);

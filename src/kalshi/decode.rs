@@ -47,6 +47,18 @@ pub struct Frame {
     pub unknown_field: Option<(&'static str, String)>,
 }
 
+impl Frame {
+    /// When the exchange sent it, as far as it says: a lifecycle message tells of other times.
+    pub fn exchange_ts(&self) -> Option<Micros> {
+        match self.message.as_ref().ok()? {
+            Message::Delta(delta) => Some(delta.exchange_ts),
+            Message::Trade(trade) => Some(trade.exchange_ts),
+            Message::Ticker(ticker) => Some(ticker.exchange_ts),
+            _ => None,
+        }
+    }
+}
+
 /// What a frame says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {

@@ -25,14 +25,12 @@ use crate::model::{Channel, Micros};
 const FRAMES_IN_A_ROW: usize = 64;
 /// How often timeouts are looked at, at most.
 const TICK_MAX: Duration = Duration::from_millis(250);
-/// `Alive` is said at most this often, and only after this long without a frame.
+/// `Alive` is said at most this often.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A wait for the sink shorter than this is not worth a correction of the reader's clock.
 const BLOCKED_MIN: Duration = Duration::from_millis(1);
 /// The same kind of trouble is logged at most this often a connection; metrics count all of it.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// The body of our pings.
-const PING: &[u8] = b"kalshi";
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +61,16 @@ impl From<Broken> for End {
     }
 }
 
+/// The body of a ping: our time, which comes back with the pong (RFC 6455, 5.5.3).
+fn ping(at: Micros) -> Bytes {
+    Bytes::from(at.0.to_string())
+}
+
+/// When the ping was sent that a pong answers; none for one that nobody asked for.
+fn pinged_at(body: &[u8]) -> Option<Micros> {
+    std::str::from_utf8(body).ok()?.parse().ok().map(Micros)
+}
+
 /// See the module.
 pub struct Reader<'a, S> {
     life: &'a mut Life<S>,
@@ -77,7 +85,6 @@ pub struct Reader<'a, S> {
     ping_at: Instant,
     /// When the oldest ping without a sign of life since was sent.
     unanswered_since: Option<Instant>,
-    frame_at: Instant,
     alive_at: Instant,
     log_at: Instant,
     /// Whether the counts of markets may have changed since they were published.
@@ -104,7 +111,6 @@ impl<'a, S: FrameSink> Reader<'a, S> {
             overloaded_at: None,
             ping_at,
             unanswered_since: None,
-            frame_at: now,
             alive_at: now,
             log_at: now,
             changed: true,
@@ -219,9 +225,16 @@ impl<'a, S: FrameSink> Reader<'a, S> {
         match message {
             Some(Ok(Message::Text(text))) => self.frame(received_at, Payload::Text(text)).await,
             Some(Ok(Message::Binary(bytes))) => self.frame(received_at, Payload::from(bytes)).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
-                // The socket answers a ping by itself when it is read next, which is at once.
-                self.alive(received_at).await;
+            Some(Ok(Message::Ping(_))) => {
+                // The socket answers by itself when it is read next, which is at once.
+                self.unanswered_since = None;
+                Ok(())
+            }
+            Some(Ok(Message::Pong(body))) => {
+                self.unanswered_since = None;
+                if let Some(pinged_at) = pinged_at(&body).filter(|at| *at <= received_at) {
+                    self.alive(pinged_at).await;
+                }
                 Ok(())
             }
             Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
@@ -253,7 +266,6 @@ impl<'a, S: FrameSink> Reader<'a, S> {
                 self.overloaded_at = Some(after);
             }
         }
-        self.frame_at = before;
         self.life.state.frames += 1;
         let Payload::Text(text) = payload else {
             self.life.state.unreadable += 1;
@@ -359,13 +371,13 @@ impl<'a, S: FrameSink> Reader<'a, S> {
         may
     }
 
-    /// A sign of life on the level of the connection.
-    async fn alive(&mut self, received_at: Micros) {
-        self.unanswered_since = None;
+    /// A sign of life on the level of the connection: what the exchange sent before it had our ping of
+    /// `pinged_at` has come. What it sent afterwards may still be on its way.
+    async fn alive(&mut self, pinged_at: Micros) {
         let now = Instant::now();
-        if now >= self.frame_at + ALIVE_INTERVAL && now >= self.alive_at + ALIVE_INTERVAL {
+        if now >= self.alive_at + ALIVE_INTERVAL {
             self.alive_at = now;
-            self.life.sink.event(self.id, received_at, SessionEvent::Alive).await;
+            self.life.sink.event(self.id, pinged_at, SessionEvent::Alive).await;
         }
     }
 
@@ -382,7 +394,7 @@ impl<'a, S: FrameSink> Reader<'a, S> {
         if now >= self.ping_at {
             self.ping_at = now + interval;
             // Without room the writer stands still, and the ping counts as unanswered.
-            let _full = self.out.try_send(Message::Ping(Bytes::from_static(PING)));
+            let _full = self.out.try_send(Message::Ping(ping(self.life.now())));
             self.unanswered_since.get_or_insert(now);
         }
         self.life.notify_missed();

@@ -30,11 +30,17 @@ use crate::pg::{self, Class, Options, Target};
 const BATCH_ROWS_MAX: i64 = 65_536;
 /// Bytes of one transaction, as far as its first chunk is not larger.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Commits of one log are at least this far apart, so that six logs at a low rate do not make
-/// hundreds of commits a second; it bounds what batching adds to the latency.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
-/// Chunks that wait already: a batch of them is worth a commit at once.
-const CHUNKS_MANY: usize = 4;
+/// Commits of one log begin at least this far apart: what a commit costs hardly depends on its rows,
+/// and on a machine that has no more time to give, many small ones would delay each other. It bounds
+/// what batching adds to the latency.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(40);
+/// The same after a batch of fewer than [`ROWS_FEW`], so that six logs at a low rate do not cost as much
+/// as busy ones. A row that comes after a longer pause is still committed at once.
+const COMMIT_INTERVAL_FEW: Duration = Duration::from_millis(80);
+const ROWS_FEW: i64 = 100;
+/// Chunks that wait already: with as many the decoder is about to wait too, and a batch of them is
+/// worth a commit at once.
+const CHUNKS_MANY: usize = 7;
 /// A batch that takes longer than this is given up and tried again.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -103,7 +109,7 @@ impl Appender {
     pub async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<()> {
         let log = self.log;
         let mut session = None;
-        let mut committed_at = Instant::now();
+        let mut next_at = Instant::now();
         let mut carried = None;
         loop {
             let first = match carried.take() {
@@ -114,8 +120,9 @@ impl Appender {
                 },
             };
             if chunks.len() < CHUNKS_MANY {
-                tokio::time::sleep_until(committed_at + COMMIT_INTERVAL).await;
+                tokio::time::sleep_until(next_at).await;
             }
+            let begun_at = Instant::now();
             let mut batch = vec![first];
             let mut rows: i64 = batch.iter().map(|chunk| chunk.rows).sum();
             let mut bytes = batch.iter().map(|chunk| chunk.copy.len()).sum::<usize>();
@@ -128,11 +135,12 @@ impl Appender {
                 rows += chunk.rows;
                 batch.push(chunk);
             }
+            let few = rows < ROWS_FEW;
+            next_at = begun_at + if few { COMMIT_INTERVAL_FEW } else { COMMIT_INTERVAL };
             if !self.commit_retrying(&mut session, &batch).await? {
                 info!(%log, "database is away: the rest stays in the journal");
                 return Ok(());
             }
-            committed_at = Instant::now();
         }
     }
 

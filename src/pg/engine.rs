@@ -147,6 +147,19 @@ pub enum EngineError {
     Pg(Error),
 }
 
+impl EngineError {
+    /// The same of another database of the server.
+    pub fn of(self, name: &str) -> Self {
+        let database = name.to_owned();
+        match self {
+            Self::Other { engine, choice, .. } => Self::Other { database, engine, choice },
+            Self::Missing { .. } => Self::Missing { database },
+            Self::NotLoaded { .. } => Self::NotLoaded { database },
+            Self::Pg(error) => Self::Pg(error),
+        }
+    }
+}
+
 impl From<Error> for EngineError {
     fn from(error: Error) -> Self {
         Self::Pg(error)

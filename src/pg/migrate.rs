@@ -20,7 +20,7 @@ use super::engine::{self, Choice, Engine};
 use super::error::describe;
 use super::{Options, Target};
 use crate::ops::crash;
-pub use access::{create_database, create_database_sql, exists};
+pub use access::{create_database, create_database_sql, exists, expect_server};
 pub use error::{MigrateError, VersionError};
 pub use history::Entry;
 use history::History;
@@ -235,16 +235,28 @@ async fn lock(
 }
 
 /// The SQL that [`run_with`] would execute, in order; changes nothing.
-pub async fn plan(target: &Target, schema: Schema) -> Result<Vec<Step>, MigrateError> {
+pub async fn plan(
+    target: &Target,
+    schema: Schema,
+    choice: Choice,
+) -> Result<Vec<Step>, MigrateError> {
     let client = read_only(target).await?;
     access::expect_utf8(&client).await?;
     let history = access::history(&client, target).await?;
+    if schema == Schema::Gatherer {
+        engine::settle(&client, choice).await?;
+    }
     Ok(history.pending(&schema.migrations())?.iter().map(Step::from).collect())
 }
 
 /// The SQL of every migration, as a database that does not exist yet would get it.
 pub fn whole_plan(schema: Schema) -> Vec<Step> {
     schema.migrations().iter().map(Step::from).collect()
+}
+
+/// The list of migrations, none of them applied.
+pub fn whole_list(schema: Schema) -> Vec<Entry> {
+    schema.migrations().iter().map(Entry::pending).collect()
 }
 
 /// The database's history and what this program would add; changes nothing. A history that differs
@@ -275,6 +287,9 @@ pub async fn check(client: &Client, schema: Schema) -> Result<(), VersionError> 
     let history = History::read(client).await?;
     match history.pending(&migrations)?.first() {
         None => Ok(()),
+        Some(_) if is_migrating(client).await? => {
+            Err(VersionError::Migrating { database: history.database.clone() })
+        }
         Some(_) => Err(VersionError::Behind {
             database: history.database.clone(),
             schema,
@@ -282,6 +297,15 @@ pub async fn check(client: &Client, schema: Schema) -> Result<(), VersionError> 
             needed: newest(&migrations),
         }),
     }
+}
+
+/// Whether a migration of this database is running.
+async fn is_migrating(client: &Client) -> Result<bool, Error> {
+    // A 64-bit advisory key stands there as two halves, with `objsubid` 1.
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                 AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = $1 \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    client.query_one(sql, &[&MIGRATE_KEY]).await?.try_get(0)
 }
 
 /// A step that failed, in the server's own words: refinery's error quotes only "db error".

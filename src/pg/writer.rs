@@ -29,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the server may take to end the former session of this very writer.
 const END_PATIENCE_MS: i64 = 5_000;
+/// What the application name of each of our sessions begins with.
+const OUR_NAME: &str = "kalshi";
 /// The lock must not fall to a server that ends idle sessions, and must fall within half a minute
 /// when this machine vanishes without a word. A session over a unix socket ignores the latter.
 const SESSION_SETTINGS: &str = "
@@ -211,9 +213,9 @@ async fn end_stuck_batches(client: &Client, target: &Target) -> Result<(), Error
 pub async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Error> {
     let sql = format!(
         "SELECT w.holder, w.epoch, to_char(w.acquired_at AT TIME ZONE 'UTC', $2), s.pid,
-                s.application_name, s.address
+                s.application_name, s.usename, s.address
          FROM writer w LEFT JOIN
-             (SELECT l.pid, a.application_name, host(a.client_addr) AS address {LOCK_SESSIONS} LIMIT 1) s
+             (SELECT l.pid, a.application_name, a.usename::text, host(a.client_addr) AS address {LOCK_SESSIONS} LIMIT 1) s
              ON true"
     );
     let row = client.query_one(&sql, &[&WRITER_KEY, &"YYYY-MM-DD\"T\"HH24:MI:SS\"Z\""]).await?;
@@ -224,7 +226,8 @@ pub async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Err
         since: row.try_get(2)?,
         pid: row.try_get(3)?,
         application_name: row.try_get(4)?,
-        address: row.try_get(5)?,
+        user: row.try_get(5)?,
+        address: row.try_get(6)?,
     })
 }
 
@@ -241,12 +244,29 @@ pub struct Holder {
     /// The server's process that serves the lock's session; none when it just ended.
     pub pid: Option<i32>,
     pub application_name: Option<String>,
+    pub user: Option<String>,
     /// None over a unix socket.
     pub address: Option<String>,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pid) = self.pid
+            && !self.application_name.as_deref().is_some_and(|name| name.starts_with(OUR_NAME))
+        {
+            // Any session of the database may take an advisory lock.
+            return write!(
+                f,
+                "the writer lock of {} is held by a session that is no program of ours: server process \
+                 {pid}, user {}, application {:?}, connected from {}; end it there with SELECT \
+                 pg_terminate_backend({pid}). The last writer was {}",
+                self.target,
+                self.user.as_deref().unwrap_or("unknown"),
+                self.application_name.as_deref().unwrap_or_default(),
+                self.address.as_deref().unwrap_or("the same machine"),
+                self.name
+            );
+        }
         write!(f, "{} is being written by {}", self.target, self.name)?;
         if let Some(since) = &self.since {
             write!(f, " since {since}")?;

@@ -35,16 +35,25 @@ pub async fn run(
 ) -> Result<()> {
     let (target, may_create) = admin.map_or((own, false), |admin| (admin, true));
     if options.status {
-        let status = migrate::status(&target, schema).await.map_err(explain)?;
+        if may_create && !migrate::exists(&target).await.map_err(|error| explain(error, &target))? {
+            let pending = migrate::whole_list(schema);
+            return print(&format!(
+                "database {} does not exist: `kalshi migrate` makes it\n{}",
+                target.database,
+                status_text(&pending)
+            ));
+        }
+        let status =
+            migrate::status(&target, schema).await.map_err(|error| explain(error, &target))?;
         print(&status_text(&status.entries))?;
-        return status.refusal.map_or(Ok(()), |refusal| Err(explain(refusal.into())));
+        return status.refusal.map_or(Ok(()), |refusal| Err(explain(refusal.into(), &target)));
     }
     if options.dry_run {
         let text = dry_run(&target, may_create, schema, options.engine).await;
-        return print(&text.map_err(explain)?);
+        return print(&text.map_err(|error| explain(error, &target))?);
     }
-    if may_create && migrate::create_database(&target).await.map_err(explain)? {
-        print(&format!("made database {}\n", target.database))?;
+    if may_create {
+        create(&target, schema, options.engine).await.map_err(|error| explain(error, &target))?;
     }
     let report = migrate::run_with(&target, schema, options.engine, |progress| {
         // A closed stdout is no reason to leave a database half way.
@@ -55,7 +64,7 @@ pub async fn run(
         };
     })
     .await
-    .map_err(explain)?;
+    .map_err(|error| explain(error, &target))?;
     let what = match report.applied.len() {
         0 => "nothing to do".to_owned(),
         1 => "1 migration applied".to_owned(),
@@ -69,6 +78,21 @@ pub async fn run(
     ))
 }
 
+/// Makes the database if it is missing and the server is fit for it.
+async fn create(target: &Target, schema: Schema, engine: Choice) -> Result<(), MigrateError> {
+    if migrate::exists(target).await? {
+        return Ok(());
+    }
+    if schema == Schema::Gatherer {
+        migrate::expect_server(target, engine).await?;
+    }
+    if migrate::create_database(target).await? {
+        // A closed stdout is no reason to leave the database empty.
+        let _printed = print(&format!("made database {}\n", target.database));
+    }
+    Ok(())
+}
+
 async fn dry_run(
     target: &Target,
     may_create: bool,
@@ -77,10 +101,15 @@ async fn dry_run(
 ) -> Result<String, MigrateError> {
     let mut text = String::new();
     let steps = if may_create && !migrate::exists(target).await? {
-        text.push_str(&format!("{};\n", migrate::create_database_sql(&target.database)));
+        if schema == Schema::Gatherer {
+            migrate::expect_server(target, engine).await?;
+        }
+        let name = &target.database;
+        let make = migrate::create_database_sql(name);
+        text.push_str(&format!("{make};\n\\connect \"{}\"\n", name.replace('"', "\"\"")));
         migrate::whole_plan(schema)
     } else {
-        migrate::plan(target, schema).await?
+        migrate::plan(target, schema, engine).await?
     };
     if schema == Schema::Gatherer {
         text.push_str(&format!("SET kalshi.engine = '{}';\n", engine.name()));
@@ -113,9 +142,18 @@ fn status_text(entries: &[Entry]) -> String {
     text
 }
 
-/// Gives errors that a restart cannot cure their exit code.
-fn explain(error: MigrateError) -> anyhow::Error {
-    let text = error.to_string();
+/// Gives errors that a restart cannot cure their exit code, and those of an administrator's access, which
+/// as a rule is a user of the machine, what to do.
+fn explain(error: MigrateError, target: &Target) -> anyhow::Error {
+    let mut text = error.to_string();
+    if text.contains("Peer authentication failed") {
+        let user = &target.user;
+        text.push_str(&format!(
+            "\nthe server takes {user} over its socket only from the machine's user of that name: run \
+             `sudo -u {user} kalshi migrate --config FILE`"
+        ));
+        return UsageError(text).into();
+    }
     match error {
         MigrateError::Held { .. } => HeldError(text).into(),
         MigrateError::Version(VersionError::Pg(_)) => error.into(),

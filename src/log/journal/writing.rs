@@ -20,6 +20,10 @@ use crate::ops::crash;
 /// Bytes written at once, as far as whole records allow: small enough that a nearly full disk takes
 /// what it still can.
 const WRITE_BYTES: usize = 1 << 20;
+/// How long the first record of a write waits for others to go with it. Sessions bring them one by
+/// one, and a write, with the readers that it wakes, costs far more than a record; against the time to
+/// the disk this wait is nothing.
+const GATHER_INTERVAL: Duration = Duration::from_millis(4);
 /// From this part of the budget on, in percent, full segments are sealed at once.
 const SEAL_AT_ONCE_PERCENT: u64 = 25;
 /// How often a full journal looks for room.
@@ -129,6 +133,11 @@ impl Writer {
         if state.buffer.is_empty() && !state.stop {
             let waited = self.shared.work.wait_timeout(state, SEALING_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !state.stop && !state.buffer.is_empty() {
+                drop(state);
+                std::thread::sleep(GATHER_INTERVAL);
+                state = self.shared.lock();
+            }
         }
         std::mem::swap(&mut state.buffer, bytes);
         let stop = state.stop;

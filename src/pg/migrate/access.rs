@@ -5,11 +5,20 @@ use tokio_postgres::{Client, Error};
 
 use super::error::{MigrateError, VersionError};
 use super::history::{History, MADE_BY};
+use crate::pg::engine::{self, Choice};
 use crate::pg::error::{ConnectError, describe};
 use crate::pg::{OWNER, Target};
 
 /// Where a session can be had while the database does not exist.
 const MAINTENANCE: &str = "postgres";
+
+/// Refuses a server that cannot divide the logs as asked, before a database is made there.
+pub async fn expect_server(target: &Target, choice: Choice) -> Result<(), MigrateError> {
+    let maintenance = Target { database: MAINTENANCE.to_owned(), ..target.clone() };
+    let client = maintenance.connect().await.map_err(MigrateError::Connect)?;
+    engine::settle(&client, choice).await.map_err(|error| error.of(&target.database))?;
+    Ok(())
+}
 
 /// Makes the target's database if there is none of its name; whether it did. A migration that makes it
 /// at the same moment is no error.

@@ -19,6 +19,10 @@ pub enum VersionError {
         version: i32,
         needed: i32,
     },
+    /// The same, and a migration is running.
+    Migrating {
+        database: String,
+    },
     Newer {
         database: String,
         version: i32,
@@ -61,6 +65,7 @@ impl VersionError {
         match self {
             Self::Pg(error) => classify(error),
             Self::Hidden { .. } => Class::Auth,
+            Self::Migrating { .. } => Class::Retry,
             _ => Class::Fatal,
         }
     }
@@ -68,7 +73,10 @@ impl VersionError {
     /// Whether only another program, or another configuration, can cure it. A database that is behind
     /// comes right when somebody migrates it, and a program that is started again sees that.
     pub fn is_for_good(&self) -> bool {
-        !matches!(self, Self::Behind { .. } | Self::Hidden { .. } | Self::Pg(_))
+        !matches!(
+            self,
+            Self::Behind { .. } | Self::Migrating { .. } | Self::Hidden { .. } | Self::Pg(_)
+        )
     }
 
     /// The error with which a process ends for it: with the exit code of bad configuration when it is
@@ -103,6 +111,9 @@ impl fmt::Display for VersionError {
                     "database {database} is at version {version}, this program needs {needed}: \
                      run `kalshi migrate --config FILE` with {whose}"
                 )
+            }
+            Self::Migrating { database } => {
+                write!(f, "database {database} is being migrated to this program's version")
             }
             Self::Newer { database, version, needed, by: Some(by) } => write!(
                 f,

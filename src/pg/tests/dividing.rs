@@ -112,7 +112,7 @@ async fn the_engine_is_what_it_is() {
             assert!(text.contains("TimescaleDB") || text.contains("does not have it"), "{text}");
             assert!(text.contains("set storage.engine to native"), "{text}");
             // Nothing was begun.
-            assert!(migrate::plan(&target, Schema::Gatherer).await.unwrap().len() >= 2);
+            assert!(migrate::plan(&target, Schema::Gatherer, choice()).await.unwrap().len() >= 2);
             assert_eq!(engine::find(&client).await.unwrap(), None);
         }
     }
@@ -127,7 +127,7 @@ async fn the_text_decides_by_itself_where_nothing_is_said() {
     if choice() == Choice::Native {
         client.batch_execute("SET kalshi.engine = native").await.unwrap();
     }
-    for step in migrate::plan(&target, Schema::Gatherer).await.unwrap() {
+    for step in migrate::plan(&target, Schema::Gatherer, choice()).await.unwrap() {
         client.batch_execute(&step.sql).await.unwrap();
     }
     assert_eq!(engine::find(&client).await.unwrap(), Some(expected()));

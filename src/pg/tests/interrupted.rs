@@ -18,7 +18,9 @@ const PROBE: &str = "
     END $$;
     CREATE EVENT TRIGGER probe ON ddl_command_end EXECUTE FUNCTION probe.stop()";
 
-/// Migrates a database, from `from` on, being cut off at each of its statements in turn; gives how often.
+/// Migrates a database, from `from` on, being cut off at each of the first statements of a migration in
+/// turn, and further on at every so many: what was done before is done again each time, so that all of
+/// some hundred comments would cost minutes. Gives how often.
 async fn cut_everywhere(cluster: &Cluster, name: &str, schema: Schema, from: i32) -> u32 {
     let target = cluster.create(name).await;
     if from > 0 {
@@ -43,7 +45,7 @@ async fn cut_everywhere(cluster: &Cluster, name: &str, schema: Schema, from: i32
         cuts += 1;
         let now = version().await;
         // What was applied is not counted again.
-        at = if now > before { 2 } else { at + 1 };
+        at = if now > before { 2 } else { at + 1 + at / 8 };
         before = now;
     }
     client.batch_execute("DROP EVENT TRIGGER probe; DROP SCHEMA probe CASCADE").await.unwrap();

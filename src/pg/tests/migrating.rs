@@ -44,7 +44,7 @@ async fn a_database_is_migrated_once_and_checked() {
         assert!(error.to_string().contains("run `kalshi migrate --config"), "{error}");
         assert_eq!(error.class(), Class::Fatal);
 
-        let plan = migrate::plan(&target, schema).await.unwrap();
+        let plan = migrate::plan(&target, schema, choice()).await.unwrap();
         assert_eq!(plan.last().unwrap().version, schema.version());
         assert!(plan[0].sql.contains("CREATE TABLE writer"));
         let pending = migrate::status(&target, schema).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_history_that_differs_is_refused_by_name() {
         assert!(run.to_string().contains(words), "{run}");
         let check = migrate::check(&client, Schema::Gatherer).await.unwrap_err();
         assert_eq!(check.to_string(), run.to_string());
-        assert!(migrate::plan(&target, Schema::Gatherer).await.is_err());
+        assert!(migrate::plan(&target, Schema::Gatherer, choice()).await.is_err());
         let status = migrate::status(&target, Schema::Gatherer).await.unwrap();
         assert_eq!(status.refusal.unwrap().to_string(), run.to_string());
         client
@@ -219,7 +219,7 @@ async fn a_missing_database_is_made_once_and_one_of_another_encoding_is_refused(
         let error = migrate::run(&target, Schema::Production).await.unwrap_err();
         let text = format!("database {name} is encoded in {encoding}");
         assert!(error.to_string().starts_with(&text), "{error}");
-        assert!(migrate::plan(&target, Schema::Production).await.is_err());
+        assert!(migrate::plan(&target, Schema::Production, choice()).await.is_err());
         let client = target.connect().await.unwrap();
         let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
         assert_eq!(client.query_one(tables, &[]).await.unwrap().get::<_, i64>(0), 0);

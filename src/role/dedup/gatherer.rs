@@ -21,7 +21,7 @@ use crate::pg::migrate::{self, Schema, VersionError};
 use crate::pg::{Class, Options, Target, describe, error};
 
 /// How often heads are asked for while they move. A poll is one small query.
-const POLL_BUSY: Duration = Duration::from_millis(20);
+const POLL_BUSY: Duration = Duration::from_millis(30);
 /// The longest pause between polls of a gatherer whose logs stand still.
 const POLL_IDLE_MAX: Duration = Duration::from_millis(100);
 /// A gatherer that answers no poll in this time is skipped until it does.

@@ -35,6 +35,14 @@ const BATCH_ROWS_MAX: usize = 60_000;
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows of a batch that is tried again after it took too long, at least.
 const ROWS_MIN: i64 = 500;
+/// Transactions of one log begin at least this far apart: gatherers commit one after the other, and
+/// each of a handful of rows would cost as much as one of all of them.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(40);
+/// The same after a transaction of fewer rows than [`ROWS_FEW`].
+const COMMIT_INTERVAL_FEW: Duration = Duration::from_millis(80);
+const ROWS_FEW: usize = 100;
+/// Rows that are worth a transaction at once.
+const ROWS_MANY: usize = 5_000;
 /// How long cursors wait for rows to move with. Duplicates are most of what is read, and a
 /// transaction for each handful would cost more than theirs.
 const CURSORS_LINGER: Duration = Duration::from_millis(100);
@@ -99,6 +107,16 @@ struct Committing {
     writing: Writing,
 }
 
+/// When a batch of which the first span came at `since` is to be written, where another may not before
+/// `next`.
+fn due_at(ready: &Batch, since: Instant, next: Instant) -> Instant {
+    match ready.rows() {
+        0 => since + CURSORS_LINGER,
+        rows if rows < ROWS_MANY => next,
+        _ => since,
+    }
+}
+
 impl Sync {
     /// Ends with `Ok` when asked to stop, after the running transaction; with an error that waiting
     /// does not cure.
@@ -153,14 +171,17 @@ impl Sync {
         let mut committing: Option<Committing> = None;
         let mut ready = empty.clone();
         let mut ready_since = Instant::now();
+        let mut next_at = ready_since;
         let mut new_logs: Vec<(usize, Uuid)> = Vec::new();
         loop {
             if let Some(mut session) = idle.take() {
                 for (gatherer, log_id) in new_logs.drain(..) {
                     self.begin_log(&mut session, gatherer, log_id, state).await?;
                 }
-                let due = ready.rows() > 0 || ready_since.elapsed() >= CURSORS_LINGER;
-                if !ready.is_empty() && due {
+                if !ready.is_empty() && due_at(&ready, ready_since, next_at) <= Instant::now() {
+                    let few = ready.rows() < ROWS_FEW;
+                    next_at =
+                        Instant::now() + if few { COMMIT_INTERVAL_FEW } else { COMMIT_INTERVAL };
                     let batch = Arc::new(std::mem::replace(&mut ready, empty.clone()));
                     committing = Some(Committing::start(session, batch, &recent));
                 } else {
@@ -199,7 +220,7 @@ impl Sync {
                         }
                     }
                 }
-                () = sleep_until(ready_since + CURSORS_LINGER), if lingering => {}
+                () = sleep_until(due_at(&ready, ready_since, next_at)), if lingering => {}
             }
         }
         if let Some(Committing { batch, since, writing }) = committing

@@ -67,6 +67,19 @@ impl Offset {
     }
 }
 
+/// Our time up to which a frame proves that everything came. The exchange sent it at `exchange_ts`, so
+/// what was published between then and `received_at` may still have been on its way when the
+/// connection ended. Clocks that differ make the answer earlier, never later. None while nothing
+/// tells what a time of another day means here.
+pub fn proved(exchange_ts: Micros, received_at: Micros, offset: Option<Offset>) -> Option<Micros> {
+    let apart = exchange_ts.since(received_at);
+    if apart.saturating_abs() <= REPLAY_MICROS {
+        return Some(exchange_ts.min(received_at));
+    }
+    let offset = offset?.micros();
+    Some(Micros(exchange_ts.0.saturating_sub(offset)).min(received_at))
+}
+
 /// The offsets of markets whose subscription ended: the next one's first snapshot is placed by them.
 /// Bounded: two generations, of which the older is dropped when the newer is full.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use super::anchors::Anchors;
-use super::exchange_time::{Kept, Offset};
+use super::exchange_time::{Kept, Offset, proved};
 use super::hashing::FastMap;
 use super::occurrence::{Occurrences, Seen};
 use super::streams::{Ending, OpenChange, Session, Stream, Stretch};
@@ -33,6 +33,9 @@ use lines::Lines;
 /// 425,000 markets then make 118 rows a second. Each market has its own minute of the hour, or all
 /// that began together would be cut together.
 const STRETCH_MICROS_MAX: i64 = 3_600_000_000;
+/// Changes of one market after which another snapshot is asked for: whoever wants a book of the past
+/// starts from the last one and folds what came since, a microsecond or two for each.
+const CHANGES_WITHOUT_SNAPSHOT_MAX: u32 = 10_000;
 /// How often long stretches are looked for, by the journal's clock.
 const CUT_INTERVAL_MICROS: i64 = 60_000_000;
 /// Two-sided books that must be seen before most of them crossed is taken for a sign.
@@ -47,7 +50,7 @@ pub struct Output {
     pub rows: Vec<(Position, Record)>,
     /// Changes of the open stretches, with their places.
     pub open: Vec<(Position, OpenChange)>,
-    /// Markets whose book is wrong or unknown, by session: ask for a snapshot.
+    /// Markets whose book is wrong or unknown, or far from its last snapshot, by session: ask for one.
     pub resync: Vec<(i64, Ticker)>,
 }
 
@@ -213,10 +216,10 @@ impl Interpreter {
                 }
                 let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
                 state.slot = Some(slot);
-                state.seen(at);
+                state.seen(at, at);
             }
             SessionEvent::Alive => {
-                self.sessions.entry(session).or_insert_with(|| Session::new(at)).seen(at);
+                self.sessions.entry(session).or_insert_with(|| Session::new(at)).seen(at, at);
             }
             SessionEvent::Removed { sid, tickers } => {
                 for ticker in tickers {
@@ -265,12 +268,15 @@ impl Interpreter {
         let (session, at) = (record.session, record.received_at);
         let frame = decode(&record.payload, at);
         let state = self.sessions.entry(session).or_insert_with(|| Session::new(at));
-        state.seen(at);
+        let proof = frame.exchange_ts().and_then(|time| proved(time, at, self.offset));
+        if let Some(proof) = proof {
+            state.seen(at, proof);
+        }
         if let Some((kind, field)) = &frame.unknown_field {
             self.counts.unknown_fields += 1;
             self.complain(kind, field.split(' ').next().unwrap_or_default(), field);
         }
-        if !self.in_sequence(position, session, &frame, at, out) {
+        if !self.in_sequence(position, session, &frame, (at, proof), out) {
             return;
         }
         let place = Place {
@@ -337,15 +343,14 @@ impl Interpreter {
         position: Position,
         session: i64,
         frame: &Frame,
-        at: Micros,
+        (at, proof): (Micros, Option<Micros>),
         out: &mut Output,
     ) -> bool {
         let (Some(sid), Some(seq)) = (frame.sid, frame.seq) else { return true };
         let Some(state) = self.sessions.get_mut(&session) else { return true };
         let step = state.sequence.step(sid, seq);
-        let is_error = matches!(frame.message, Ok(Message::Error { .. }));
         let last_frame = state.streams.get_mut(&sid).map(|stream| {
-            let now = if is_error { stream.last_frame } else { at };
+            let now = proof.map_or(stream.last_frame, |proof| proof.max(stream.last_frame));
             std::mem::replace(&mut stream.last_frame, now)
         });
         let (end, expected) = match step {

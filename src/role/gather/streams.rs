@@ -48,6 +48,8 @@ pub struct MarketState {
     pub last_change: Option<Micros>,
     /// Snapshots that wait for the next change.
     pub waiting: Vec<Ticket>,
+    /// Changes since the last snapshot, or since another was asked for.
+    pub changes: u32,
 }
 
 impl MarketState {
@@ -60,6 +62,7 @@ impl MarketState {
             offset: None,
             last_change: None,
             waiting: Vec::new(),
+            changes: 0,
         }
     }
 }
@@ -68,7 +71,7 @@ impl MarketState {
 #[derive(Debug)]
 pub struct Stream {
     pub channel: Channel,
-    /// Our clock at its last frame.
+    /// Our time up to which its frames prove that all came.
     pub last_frame: Micros,
     /// The stretch of a channel that covers all markets.
     pub all_markets: Option<Stretch>,
@@ -102,8 +105,9 @@ pub struct Session {
     /// The slot's name, when its beginning was read.
     pub slot: Option<String>,
     pub sequence: Sequence,
-    /// Our clock at the last frame or pong. What is read soon after a pause proves nothing: it may
-    /// have waited in the socket since the pause began, and the exchange may have given up then.
+    /// Our time up to which frames and pongs prove that all came. What is read soon after a pause proves
+    /// nothing: it may have waited in the socket since the pause began, and the exchange may have
+    /// given up then.
     pub last_seen: Micros,
     pub streams: FastMap<i64, Stream>,
     /// The socket was not read from one time of our clock to another.
@@ -121,8 +125,8 @@ impl Session {
         }
     }
 
-    /// Something was read from the connection.
-    pub fn seen(&mut self, at: Micros) {
+    /// Something was read from the connection at `at`, which proves that all came up to `proved`.
+    pub fn seen(&mut self, at: Micros, proved: Micros) {
         if let Some((from, until)) = self.pause {
             if at > from && at.since(until) < CATCH_UP_MICROS {
                 return;
@@ -131,7 +135,7 @@ impl Session {
                 self.pause = None;
             }
         }
-        self.last_seen = self.last_seen.max(at);
+        self.last_seen = self.last_seen.max(proved);
     }
 
     /// The connection was not read for `waited` microseconds until `until`.
@@ -143,7 +147,7 @@ impl Session {
 
     /// The latest time, `at` at most, up to which the connection is known to have brought all.
     pub fn proved(&self, at: Micros) -> Micros {
-        if self.pause.is_some() { at.min(self.last_seen) } else { at }
+        at.min(self.last_seen)
     }
 }
 
@@ -170,7 +174,7 @@ pub struct OpenStretch {
 #[derive(Debug, Clone, Copy)]
 pub struct Ending<'a> {
     pub end: CoverageEnd,
-    /// Our clock at the last frame or pong that proves the stretch.
+    /// Our time up to which a frame or a pong proves the stretch.
     pub at: Micros,
     pub detail: &'a str,
 }

@@ -56,6 +56,9 @@ impl Spec {
         };
         Command::new(&self.program)
             .args(&self.args)
+            // The roles share one machine with their databases and the exchange: a pool of threads for
+            // each would mostly hand work from one to the other.
+            .env("TOKIO_WORKER_THREADS", "1")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::from(open()?))

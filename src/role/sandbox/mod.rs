@@ -39,7 +39,7 @@ use crate::ops::exit::DiscrepancyError;
 use crate::ops::shutdown::Shutdown;
 
 pub use chaos::Kind as ChaosKind;
-pub use exchange::Source;
+pub use exchange::{Pace, Source};
 pub use options::{Format, Options};
 
 use display::Screen;

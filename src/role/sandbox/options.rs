@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::ops::exit::UsageError;
 
 use super::chaos::Kind;
+use super::exchange::Pace;
 
 /// How the verdict is printed on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +32,8 @@ pub struct Options {
     pub multivariate: usize,
     /// Changes of levels a second of a generated run, on average.
     pub rate: f64,
+    /// The pace of its bursts, as a multiple of the rate: 1 to [`Pace::BURST_MAX`].
+    pub burst: f64,
     /// 1 to [`GATHERERS_MAX`].
     pub gatherers: usize,
     /// Order-book connections of each gatherer.
@@ -68,6 +71,7 @@ impl Default for Options {
             markets: 300,
             multivariate: 0,
             rate: 2000.0,
+            burst: Pace::BURST,
             gatherers: 3,
             connections: 6,
             duration: Duration::from_secs(60),
@@ -98,6 +102,7 @@ impl Options {
             ((1..=MARKETS_MAX).contains(&self.markets), "--markets must be 1 to 1000000"),
             (self.multivariate <= MARKETS_MAX, "--multivariate must be at most 1000000"),
             (self.rate > 0.0 && self.rate <= RATE_MAX, "--rate must be above 0, up to 1000000"),
+            ((1.0..=Pace::BURST_MAX).contains(&self.burst), "--burst must be 1 to 10"),
             ((1..=GATHERERS_MAX).contains(&self.gatherers), "--gatherers must be 1 to 8"),
             ((1..=CONNECTIONS_MAX).contains(&self.connections), "--connections must be 1 to 200"),
             (

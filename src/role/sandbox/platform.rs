@@ -424,7 +424,7 @@ fn exchange_config(options: &Options, seed: u64) -> exchange::Config {
         Source::Generated {
             markets: options.markets,
             multivariate: options.multivariate,
-            rate: options.rate,
+            rate: exchange::Pace { mean: options.rate, burst: options.burst },
             duration: Some(options.duration),
         }
     } else {

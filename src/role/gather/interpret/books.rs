@@ -3,7 +3,7 @@
 use tracing::error;
 
 use super::stretches::opened;
-use super::{CROSSED_SAMPLE, Interpreter, Output, stream_of};
+use super::{CHANGES_WITHOUT_SNAPSHOT_MAX, CROSSED_SAMPLE, Interpreter, Output, stream_of};
 use crate::kalshi::decode::{DeltaMessage, SnapshotMessage};
 use crate::log::journal::Position;
 use crate::model::{
@@ -29,8 +29,10 @@ impl Interpreter {
         anchors.clock_known(at);
         Offset::take(&mut state.offset, delta.exchange_ts, at);
         state.last_change = state.last_change.max(Some(delta.exchange_ts));
-        if is_new {
-            // A snapshot comes first: this one's is lost or stood before where we began to read.
+        state.changes += 1;
+        if is_new || state.changes >= CHANGES_WITHOUT_SNAPSHOT_MAX {
+            state.changes = 0;
+            // New: a snapshot comes first: this one's is lost or stood before where we began to read.
             out.resync.push((place.session, state.ticker.clone()));
         }
         if let Some(stretch) = &mut state.stretch
@@ -161,6 +163,7 @@ impl Interpreter {
             out.open.push((position, opened(key, snapshot.ticker, channel, stretch)));
         }
         state.book = Some(book);
+        state.changes = 0;
         let row = Snapshot {
             ticker,
             received_at: at,

@@ -7,7 +7,7 @@ use crate::log::journal::Position;
 use crate::model::{
     Channel, Lifecycle, Micros, Place, Record, Ticker, TickerUpdate, Trade, identity,
 };
-use crate::role::gather::exchange_time::Offset;
+use crate::role::gather::exchange_time::{Offset, proved};
 
 impl Interpreter {
     /// A record of a channel that covers all markets.
@@ -20,12 +20,13 @@ impl Interpreter {
         exchange_ts: Option<Micros>,
         out: &mut Output,
     ) {
+        let proof = exchange_ts.and_then(|time| proved(time, at, self.offset));
         if let Some(exchange_ts) = exchange_ts {
             Offset::take(&mut self.offset, exchange_ts, at);
             self.anchors.clock_known(at);
         }
         let stream = stream_of(&mut self.sessions, place.session, place.sid, channel, at);
-        stream.last_frame = at;
+        stream.last_frame = proof.map_or(stream.last_frame, |proof| proof.max(stream.last_frame));
         if stream.all_markets.is_none() {
             // Its beginning, or what came before this frame, is lost: what it brings counts from here.
             self.all_markets_begin(position, (place.session, place.sid), at, out);

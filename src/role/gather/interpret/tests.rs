@@ -53,6 +53,11 @@ impl Feed {
         ));
     }
 
+    /// A change that is read in the moment in which the exchange sends it.
+    fn delta_now(&mut self, seq: i64, size: &str) {
+        self.delta(seq, self.now + 1000 - T0, size);
+    }
+
     fn coverage(&self) -> Vec<(CoverageEnd, Option<i64>)> {
         let rows = self.output.rows.iter().filter_map(|(_, row)| match row {
             Record::Coverage(coverage) => Some((coverage.end, coverage.records)),
@@ -161,7 +166,7 @@ fn the_audit_compares_in_place_and_a_wrong_book_is_an_integrity_failure() {
 fn a_silent_subscription_was_seen_until_its_last_frame() {
     let mut feed = Feed::new();
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
-    feed.delta(2, 7, "-1.00");
+    feed.delta_now(2, "-1.00");
     let last = feed.now;
     for _ in 0..20 {
         feed.event(1, &SessionEvent::Alive);
@@ -235,4 +240,35 @@ fn a_terminal_error_ends_the_subscription_and_its_sid_may_come_again() {
     // "Unknown sid" answers a command, and yet says that the subscription is gone.
     feed.frame(r#"{"type":"error","id":7,"sid":2,"msg":{"code":7,"msg":"unknown sid"}}"#);
     assert_eq!(feed.coverage().last(), Some(&(CoverageEnd::TerminalError, Some(0))));
+}
+
+#[test]
+fn a_busy_market_gets_a_snapshot_after_so_many_changes() {
+    let mut feed = Feed::new();
+    feed.snapshot(1, false, r#"["0.5","10.00"]"#);
+    let max = i64::from(CHANGES_WITHOUT_SNAPSHOT_MAX);
+    for number in 1..max {
+        feed.delta(1 + number, number, if number % 2 == 0 { "-1.00" } else { "1.00" });
+    }
+    assert!(feed.output.resync.is_empty());
+    feed.delta(1 + max, max, "1.00");
+    let asked = [(1, Ticker::parse("T").unwrap())];
+    assert_eq!(feed.output.resync, asked);
+    feed.delta(2 + max, 1 + max, "-1.00");
+    assert_eq!(feed.output.resync, asked, "asked for once");
+}
+
+#[test]
+fn what_was_sent_after_the_last_frame_is_not_covered() {
+    let mut feed = Feed::new();
+    feed.snapshot(1, false, r#"["0.5","10.00"]"#);
+    // Each frame is read a millisecond after the one before; these left the exchange far earlier.
+    feed.delta(2, 1_900, "1.00");
+    feed.delta(3, 2_100, "1.00");
+    feed.event(1, &SessionEvent::Closed { reason: CloseReason::Stop, detail: String::new() });
+    let rows = feed.output.rows.iter().filter_map(|(_, row)| match row {
+        Record::Coverage(coverage) => Some(coverage.covered_to.0 - T0),
+        _ => None,
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), [2_100]);
 }

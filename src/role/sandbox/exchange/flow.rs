@@ -19,22 +19,49 @@ const SPREAD_MICROS_MAX: i64 = 20_000;
 const STEPS_MAX: u32 = 256;
 /// How long one intensity lasts.
 const INTENSITY_LASTS: Duration = Duration::from_millis(100);
-/// One stretch in ten is a burst of four times the rate; the others are quieter, so that the mean
-/// is the rate.
-const BURST: f64 = 4.0;
-const CALM: f64 = 2.0 / 3.0;
+/// One stretch in so many is a burst; the others are quieter, so that the mean is the rate.
+const BURST_EVERY: u32 = 10;
 /// A run that cannot keep its rate ends this much later than asked, at the latest.
 const OVERTIME: f64 = 1.5;
+
+/// How fast a generated flow is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Changes of levels a second, on average; above 0.
+    pub mean: f64,
+    /// A burst, as a multiple of the mean: 1 (no bursts) to [`Pace::BURST_MAX`].
+    pub burst: f64,
+}
+
+impl Pace {
+    /// The bursts of a flow that nobody asked for others of.
+    pub const BURST: f64 = 4.0;
+    /// With more, less than nothing would be left for the time between bursts.
+    pub const BURST_MAX: f64 = 10.0;
+
+    /// The pace of a stretch that is no burst.
+    fn calm(self) -> f64 {
+        let every = f64::from(BURST_EVERY);
+        (every - self.burst) / (every - 1.0)
+    }
+}
+
+impl From<f64> for Pace {
+    fn from(mean: f64) -> Self {
+        Self { mean, burst: Self::BURST }
+    }
+}
 
 /// Publishes until so many changes as `duration` should have are out, or the exchange stops.
 pub(super) async fn generate(
     hub: Arc<Hub>,
     mut generator: Generator,
     seed: u64,
-    rate: f64,
+    pace: Pace,
     duration: Option<Duration>,
 ) {
-    // Bursts come on top of what the run should have.
+    let rate = pace.mean;
+    // Bursts that a test asks for come on top of what the run should have.
     let mut extra = 0.0;
     let wanted = duration.map(|duration| duration.as_secs_f64() * rate);
     let mut deadline = duration.and_then(|d| Instant::now().checked_add(d.mul_f64(OVERTIME)));
@@ -52,7 +79,7 @@ pub(super) async fn generate(
         let now = Instant::now();
         if now >= intensity_until {
             intensity_until = now + INTENSITY_LASTS;
-            intensity = if rng.u32(..10) == 0 { BURST } else { CALM };
+            intensity = if rng.u32(..BURST_EVERY) == 0 { pace.burst } else { pace.calm() };
         }
         let passed = now.duration_since(before);
         let elapsed = passed.as_secs_f64();
@@ -115,4 +142,18 @@ fn is_done(generator: &Generator, total: Option<u64>) -> bool {
 pub(super) fn whole(count: f64) -> u64 {
     let fallback = if count > 0.0 { u64::MAX } else { 0 };
     Duration::try_from_secs_f64(count).map_or(fallback, |count| count.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_is_the_rate_whatever_the_bursts() {
+        for burst in [1.0, Pace::BURST, Pace::BURST_MAX] {
+            let pace = Pace { mean: 100.0, burst };
+            let mean = (burst + 9.0 * pace.calm()) / 10.0;
+            assert!((mean - 1.0).abs() < 1e-9, "{burst}: {mean}");
+        }
+    }
 }

@@ -51,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::Key;
 pub use edits::ListedMarket;
+pub use flow::Pace;
 pub use ledger::{Counts, Ledger, LedgerDelta, PlaceKind};
 pub use rest_faults::{Lasting, RestFault, RestRule};
 pub use standalone::run_standalone;
@@ -85,12 +86,12 @@ pub struct Config {
 /// Where the flow comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// Made up: `rate` changes a second over `markets` markets, for `duration` or without end.
+    /// Made up, at `rate`, over `markets` markets, for `duration` or without end.
     Generated {
         markets: usize,
         /// Multivariate markets beside them.
         multivariate: usize,
-        rate: f64,
+        rate: Pace,
         duration: Option<Duration>,
     },
     /// Recorded frames at `speed` times their pace.
@@ -136,8 +137,15 @@ impl Exchange {
                     if *markets == 0 || markets.saturating_add(*multivariate) > MARKETS_MAX {
                         bail!("markets must be 1 to {MARKETS_MAX}, not {markets}");
                     }
-                    if !rate.is_finite() || *rate <= 0.0 {
-                        bail!("the rate must be above 0, not {rate}");
+                    let Pace { mean, burst } = *rate;
+                    if !mean.is_finite() || mean <= 0.0 {
+                        bail!("the rate must be above 0, not {mean}");
+                    }
+                    if !(1.0..=Pace::BURST_MAX).contains(&burst) {
+                        bail!(
+                            "a burst must be 1 to {} times the rate, not {burst}",
+                            Pace::BURST_MAX
+                        );
                     }
                     None
                 }
@@ -294,7 +302,7 @@ fn spawn_source(hub: &Arc<Hub>, config: Config, capture: Option<Capture>) {
         Source::Generated { markets, multivariate, rate, duration } => {
             let seed = config.seed;
             let generator =
-                hub.with(|venue| Generator::new(venue, seed, (markets, multivariate), rate));
+                hub.with(|venue| Generator::new(venue, seed, (markets, multivariate), rate.mean));
             let flow = flow::generate(task_hub, generator, seed, rate, duration);
             spawn_when_told(hub, flow);
         }

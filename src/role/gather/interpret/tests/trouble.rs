@@ -23,7 +23,7 @@ fn damage_ends_everything_before_it_and_asks_for_every_book() {
     feed.frame(r#"{"id":1,"type":"subscribed","msg":{"channel":"trade","sid":4}}"#);
     feed.frame(&trade(1));
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
-    feed.delta(2, 7, "-1.00");
+    feed.delta_now(2, "-1.00");
     let seen = feed.now;
     feed.now += 60_000_000;
     feed.interpreter.hole(Position(feed.position + 50), &mut feed.output);
@@ -68,7 +68,7 @@ fn what_is_read_after_a_pause_does_not_prove_the_pause() {
     // Ten minutes without room; the exchange gave up in them; what the socket still held came after.
     let mut feed = Feed::new();
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
-    feed.delta(2, 7, "-1.00");
+    feed.delta_now(2, "-1.00");
     let before = feed.now;
     pause(&mut feed, 600_000_000);
     feed.delta(3, 8, "-1.00");
@@ -103,7 +103,7 @@ fn what_is_read_after_a_pause_does_not_prove_the_pause() {
 fn an_overflow_ends_at_the_last_frame_before_it() {
     let mut feed = Feed::new();
     feed.snapshot(1, false, r#"["0.5","10.00"]"#);
-    feed.delta(2, 7, "-1.00");
+    feed.delta_now(2, "-1.00");
     let last = feed.now;
     feed.now += 5_000_000;
     feed.frame(r#"{"type":"error","sid":2,"seq":3,"msg":{"code":25,"msg":"buffer overflow"}}"#);

@@ -48,7 +48,8 @@ impl Running {
 
     pub async fn generated(markets: usize, rate: f64) -> Self {
         let duration = Some(Duration::from_secs(1));
-        Self::start(Source::Generated { markets, multivariate: 3, rate, duration }).await
+        Self::start(Source::Generated { markets, multivariate: 3, rate: rate.into(), duration })
+            .await
     }
 
     pub async fn connect(&self, key: usize) -> Result<Socket, WsError> {

@@ -196,9 +196,13 @@ async fn a_maintenance_is_announced_throws_everybody_out_and_ends_when_they_are_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn markets_are_born_and_end_at_the_pace_that_was_asked_for() {
     let duration = Some(Duration::from_secs(4));
-    let running =
-        Running::start(Source::Generated { markets: 40, multivariate: 2, rate: 2_000.0, duration })
-            .await;
+    let running = Running::start(Source::Generated {
+        markets: 40,
+        multivariate: 2,
+        rate: 2_000.0.into(),
+        duration,
+    })
+    .await;
     let mut lifecycle = subscribed(&running, 0, "market_lifecycle_v2", Value::Null).await;
     let mut combos = subscribed(&running, 0, "multivariate_market_lifecycle", Value::Null).await;
     control(&running, "churn?per_minute=6000&ms=2000").await;

@@ -51,7 +51,7 @@ async fn scale_of_listing_pages_handshakes_and_subscriptions() {
     let source = Source::Generated {
         markets: MARKETS,
         multivariate: 0,
-        rate: 5_000.0,
+        rate: 5_000.0.into(),
         duration: Some(Duration::from_secs(5)),
     };
     let running = Running::start(source).await;
@@ -133,7 +133,7 @@ async fn scale_of_a_blast() {
         let source = Source::Generated {
             markets: 3_000,
             multivariate: 0,
-            rate: 1.0,
+            rate: 1.0.into(),
             duration: Some(Duration::from_secs(1)),
         };
         let running = Running::start(source).await;
