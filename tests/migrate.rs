@@ -76,7 +76,18 @@ fn from_nothing_to_a_database_that_its_own_user_keeps_current() {
     let (code, sql, _) = run(&["migrate", "--dry-run"], &bench.gatherer);
     assert_eq!(code, Some(0));
     assert!(sql.starts_with("CREATE DATABASE \"g1\" ENCODING 'UTF8'"), "{sql}");
+    assert!(sql.contains("\n\\connect \"g1\"\n"), "{sql}");
     assert!(sql.contains("-- V1__logs\n") && sql.contains("CREATE TABLE writer"), "{sql}");
+    let (code, told, _) = run(&["migrate", "--status"], &bench.gatherer);
+    assert!(code == Some(0) && told.starts_with("database g1 does not exist"), "{told}");
+    assert_eq!(told.matches("pending").count(), files("gatherer"), "{told}");
+    // A server that cannot have what is asked for is refused before anything is made there.
+    let absent = bench.changed(&bench.gatherer, "engine: native", "engine: timescaledb");
+    for arguments in [&["migrate", "--dry-run"][..], &["migrate"]] {
+        let (code, told, errors) = run(arguments, &absent);
+        assert_eq!(code, Some(64), "{told}{errors}");
+        assert!(errors.contains("database g1") && errors.contains("timescaledb"), "{errors}");
+    }
     assert_eq!(bench.cluster.number("postgres", "SELECT count(*) FROM pg_database"), 3);
 
     let (code, told, errors) = run(&["migrate"], &bench.gatherer);

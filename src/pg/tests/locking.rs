@@ -83,6 +83,22 @@ async fn a_second_writer_is_told_who_holds_the_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_with_the_lock_is_named() {
+    let cluster = Cluster::start();
+    let target = migrated(&cluster, Schema::Gatherer).await;
+    drop(WriterLock::acquire(&target, "gatherer-1 on box-a").await.unwrap());
+    let stranger = Target { application_name: "psql".to_owned(), ..target.clone() };
+    let client = stranger.connect().await.unwrap();
+    client.execute("SELECT pg_advisory_lock($1)", &[&WRITER_KEY]).await.unwrap();
+    let error = WriterLock::acquire(&target, "gatherer-1 on box-b").await.unwrap_err();
+    assert_eq!(error.class(), Class::Held);
+    let text = error.to_string();
+    for part in ["no program of ours", "\"psql\"", &target.user, "pg_terminate_backend", "box-a"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_lost_its_lock_and_was_replaced_cannot_commit() {
     let cluster = Cluster::start();
     let target = migrated(&cluster, Schema::Gatherer).await;
