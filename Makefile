@@ -5,17 +5,19 @@
 #                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
+#   make check-archive                                   the archive in DuckDB, pyarrow, Spark and Iceberg
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
 #   make bench-dedup                                     three gatherers into production beside COPY
 #   make bench-latency                                   exchange to production at 5,000 changes/s
+#   make bench-archive                                   production into Parquet beside DuckDB's COPY
 #   make build                                           target/release/kalshi
 
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops check-archive build bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -35,12 +37,22 @@ check-ops:
 	@cargo build --release --locked
 	@tests/ops/check "$(TARGET_DIR)/release/kalshi" $(ARGS)
 
+# The recorded windows through the whole platform into an archive, and that read by every engine.
+check-archive:
+	@.ci/install archive
+	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,iceberg cargo nextest run --locked --features failpoints \
+		--test archive -E 'test(/engine/)' --no-capture
+
 build:
 	@.ci/install
 	cargo build --release --locked
 
 bench-gather bench-markets bench-scale bench-dedup bench-latency:
 	@.ci/install
+	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
+
+bench-archive:
+	@.ci/install test
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 
 install-tools:

@@ -1,5 +1,7 @@
 //! The commands and their arguments. Knows what a person may type, not what it does.
 
+mod archive;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+pub use archive::{Archive, ArchiveCommand};
 
 use crate::ops::exit::Exit;
 use crate::role::sandbox::ChaosKind;
@@ -62,8 +66,23 @@ Examples:
   kalshi dedup --config ./deduplicator.yaml --check
   kalshi dedup --check --format json
   kalshi dedup --status
-  kalshi dedup --status --format json")]
+  kalshi dedup --status --format json
+  kalshi dedup --only archive")]
     Dedup(Dedup),
+
+    /// Declare, check and tend the archive: production as Parquet in a bucket or a directory
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        after_help = "\
+`kalshi dedup` writes the archive; these read it, whether that runs or not.
+
+Examples:
+  kalshi archive ddl --engine duckdb > archive.sql
+  kalshi archive verify --since 2d
+  kalshi archive compact"
+    )]
+    Archive(Archive),
 
     /// Bring a configuration's database to the schema of this version
     #[command(after_help = "\
@@ -147,9 +166,22 @@ pub struct Dedup {
     #[arg(long, conflicts_with = "check")]
     pub status: bool,
 
+    /// Run one part alone, where production can be reached; the others are somebody else's
+    #[arg(long, value_name = "PART", value_enum, conflicts_with_all = ["check", "status"])]
+    pub only: Option<Part>,
+
     /// For --check and --status: how to print it
     #[arg(long, value_enum, default_value_t = Format::Table, requires = "shows")]
     pub format: Format,
+}
+
+/// A part of `dedup` that can run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Merge, and leave the archive to another process
+    Merge,
+    /// Archive production, and merge nothing
+    Archive,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +226,10 @@ pub struct Sandbox {
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+
+    /// Archive production as Parquet too, into the run's directory, where --keep leaves it
+    #[arg(long)]
+    pub archive: bool,
 
     /// Keep databases, journals, logs and configurations of the run
     #[arg(long)]

@@ -89,18 +89,36 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Dedup(arguments) if arguments.check => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
             let as_json = matches!(arguments.format, cli::Format::Json);
-            role::dedup::check(config, as_json).await?;
+            let mut others = Vec::new();
+            if let Some(archive) = archive_of(&arguments.config)? {
+                let found = role::archive::check(&archive).await;
+                others.push(("archive", archive.place_name(), found));
+            }
+            role::dedup::check(config, others, as_json).await?;
             announce_fine(&arguments.config, as_json)
         }
         Command::Dedup(arguments) if arguments.status => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Person)?;
             role::dedup::status(config, matches!(arguments.format, cli::Format::Json)).await
         }
+        Command::Dedup(arguments) if arguments.only == Some(cli::Part::Archive) => {
+            let archive = load(config::load_archive(&arguments.config), Output::Configured)?;
+            let config = archive.ok_or_else(|| no_archive(&arguments.config))?;
+            role::archive::run(config, Shutdown::listen().context("install signals")?).await?;
+            tracing::info!("stopped");
+            Ok(())
+        }
         Command::Dedup(arguments) => {
             let config = load(config::load_deduplicator(&arguments.config), Output::Configured)?;
+            let archive = match arguments.only {
+                Some(_) => None,
+                None => archive_of(&arguments.config)?,
+            };
             let hangup = Hangup::listen().context("listen to SIGHUP")?;
             tokio::spawn(follow_log_level(hangup, arguments.config));
-            role::dedup::run(config, Shutdown::listen().context("install signals")?).await?;
+            let beside = archive.map(role::archive::companion);
+            let shutdown = Shutdown::listen().context("install signals")?;
+            role::dedup::run_beside(config, beside, shutdown).await?;
             tracing::info!("stopped");
             Ok(())
         }
@@ -113,7 +131,51 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             };
             role::migrate::run(database.target, database.admin, database.schema, options).await
         }
+        Command::Archive(arguments) => archive(arguments.command).await,
         Command::Sandbox(arguments) => sandbox(*arguments).await,
+    }
+}
+
+/// What a deduplicator's file says about the archive, beside what else was loaded from it.
+fn archive_of(file: &Path) -> anyhow::Result<Option<role::archive::Config>> {
+    let loaded = config::load_archive(file).map_err(|errors| UsageError(errors.to_string()))?;
+    Ok(loaded.config)
+}
+
+fn no_archive(file: &Path) -> UsageError {
+    UsageError(format!("{}: archive: is required, and not switched off", file.display()))
+}
+
+/// Reads and tends the archive.
+async fn archive(command: cli::ArchiveCommand) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let configured = |file: &Path| -> anyhow::Result<role::archive::Config> {
+        let archive = load(config::load_archive(file), Output::Person)?;
+        Ok(archive.ok_or_else(|| no_archive(file))?)
+    };
+    match command {
+        cli::ArchiveCommand::Ddl(arguments) => {
+            let url = match arguments.url {
+                Some(url) => url,
+                None => configured(&arguments.config)?.place_name(),
+            };
+            let script = role::archive::ddl::script(arguments.engine, url.trim_end_matches('/'));
+            std::io::stdout().write_all(script.as_bytes()).context("write to stdout")
+        }
+        cli::ArchiveCommand::Verify(arguments) => {
+            let options = role::archive::verify::Options {
+                since: arguments.since,
+                books: arguments.books,
+                offline: arguments.offline,
+                json: matches!(arguments.format, cli::Format::Json),
+            };
+            role::archive::verify::run(&configured(&arguments.config)?, &options).await
+        }
+        cli::ArchiveCommand::Compact(arguments) => {
+            let made = role::archive::compact(&configured(&arguments.config)?).await?;
+            writeln!(std::io::stdout(), "{made} small parts are now in larger ones")
+                .context("write to stdout")
+        }
     }
 }
 
@@ -226,6 +288,7 @@ async fn sandbox(arguments: cli::Sandbox) -> anyhow::Result<()> {
             cli::Format::Table => Verdict::Table,
             cli::Format::Json => Verdict::Json,
         },
+        archive: arguments.archive,
         keep: arguments.keep,
         postgres: arguments.postgres,
         dir: arguments.dir,

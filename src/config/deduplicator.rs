@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use super::read::Section;
-use super::secret::PASSWORD;
-use super::{database, market_sync, shared, units};
+use super::{archive, database, market_sync, shared, units};
 use crate::ops::telemetry;
 use crate::role::dedup::{Config, GathererTarget, Retention};
 
@@ -16,10 +15,12 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     database::skip_admin(&root);
     let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
-    archive(root.section("archive"), root.has("archive"));
     let server = shared::server(&root);
+    // Another loader gives what it says; here it only has to be right.
+    let archive = archive::read(&root, production.as_ref(), server.as_ref());
     let logging = shared::logging(&root);
     root.finish();
+    archive?;
     let deduplicator = Config {
         deduplicator_id: id?,
         gatherers: gatherers?,
@@ -100,19 +101,4 @@ fn retention(section: Section<'_>) -> Option<Retention> {
         tickers: tickers?,
         coverage: coverage?,
     })
-}
-
-/// Settings of parts that this version does not have are checked for their form, so that a file that
-/// is right stays right, and announced, so that nobody waits for them.
-fn archive(section: Section<'_>, given: bool) {
-    if !given {
-        return;
-    }
-    let _url = section.required("url");
-    let database = section.section("database");
-    database.skip(&["url", "host", "port", "database", "user", "sslmode", "sslrootcert"]);
-    PASSWORD.skip(&database);
-    database.finish();
-    section.context().notice("`archive` has no effect: this version does not archive");
-    section.finish();
 }

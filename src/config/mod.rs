@@ -4,6 +4,7 @@
 //! wrong, the rest knows the keys. The only reader of the environment for settings; knows no role's
 //! work.
 
+mod archive;
 mod database;
 mod deduplicator;
 mod env;
@@ -27,7 +28,7 @@ use crate::ops::telemetry;
 use crate::pg::Target;
 use crate::pg::engine::Choice;
 use crate::pg::migrate::Schema;
-use crate::role::{dedup, gather};
+use crate::role::{archive as archive_role, dedup, gather};
 use env::Environment;
 use problem::Problem;
 use raw::{Node, Place, Value};
@@ -66,6 +67,14 @@ pub fn load_deduplicator(path: &Path) -> Result<Loaded<dedup::Config>, ConfigErr
     load(path, &Environment::process(), |root| {
         root.expect_kind(Kind::Deduplicator)?;
         deduplicator::read(root.section)
+    })
+}
+
+/// Loads what `deduplicator.yaml` says about the archive, and nothing else; none when there is none.
+pub fn load_archive(path: &Path) -> Result<Loaded<Option<archive_role::Config>>, ConfigErrors> {
+    load(path, &Environment::process(), |root| {
+        root.expect_kind(Kind::Deduplicator)?;
+        archive::read_alone(root.section)
     })
 }
 

@@ -392,7 +392,7 @@ fn gatherers_are_unique() {
 }
 
 #[test]
-fn settings_of_other_versions_are_checked_and_announced() {
+fn settings_of_all_parts_are_checked_together() {
     let place = Place::new();
     let base = "deduplicator_id: d1
 production: { host: p, database: d, user: u }
@@ -400,11 +400,13 @@ gatherers: [ { id: a, database: { host: h, database: d, user: u } } ]
 ";
     let source = format!(
         "{base}api: {{ rest_url: https://h/v2 }}
-archive: {{ url: s3://b/p, database: {{ user: exporter, password_file: /x }} }}
+archive: {{ url: s3://b/p, database: {{ user: exporter, password: x }} }}
 "
     );
     let loaded = place.deduplicator(&source).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(loaded.notices.len(), 1);
+    assert!(loaded.notices.is_empty());
+    let source = format!("{base}archive: {{ url: ftp://b, database: {{ user: exporter }} }}\n");
+    assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 1);
     let source = format!("{base}retention: {{ trades: 5 }}\n");
     assert_eq!(place.deduplicator(&source).map(|_| ()).unwrap_err().problems().len(), 1);
 }

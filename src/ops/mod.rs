@@ -4,6 +4,7 @@
 //! Knows nothing of markets, databases or configuration files; imports nothing else of ours.
 
 pub mod backoff;
+pub mod companion;
 pub mod crash;
 pub mod duration;
 pub mod exit;

@@ -62,6 +62,7 @@ class Sandbox:
         self.log = (self.parent / "sandbox.log").open("w")
         self.process = subprocess.Popen(
             [self.kalshi, "sandbox", "--markets", "20", "--rate", "200", "--duration", "20m",
+             "--archive",
              "--dir", self.parent],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )

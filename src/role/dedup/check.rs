@@ -37,12 +37,17 @@ const CHANGES: [(&str, &str); 16] = [
     ("market_sync", "UPDATE"),
 ];
 
-/// Connects to production and each gatherer read-only, asks the exchange, and prints what it found.
+/// Connects to production and each gatherer read-only, asks the exchange, and prints what it found,
+/// with what was found of others that live in the same process.
 ///
 /// # Errors
 /// All that does not answer or is not as it should be, with the code of bad configuration when a schema
 /// is one that no migration makes this program's.
-pub async fn check(config: Config, as_json: bool) -> anyhow::Result<()> {
+pub async fn check(
+    config: Config,
+    others: Vec<(&str, String, anyhow::Result<Option<String>>)>,
+    as_json: bool,
+) -> anyhow::Result<()> {
     let mut findings = Findings::default();
     let production = &config.production;
     findings.add("production", &production.to_string(), look_at_production(production).await);
@@ -52,6 +57,9 @@ pub async fn check(config: Config, as_json: bool) -> anyhow::Result<()> {
     if let Some(markets) = &config.markets {
         let answer = ask(markets).await;
         findings.add("Kalshi API", &markets.api.rest_url, answer.map(|()| None));
+    }
+    for (name, target, found) in others {
+        findings.add(name, &target, found);
     }
     findings.report(as_json)
 }

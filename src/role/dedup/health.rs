@@ -36,6 +36,8 @@ pub struct Facts {
     pub refused: Vec<String>,
     /// What the market sync says of itself; none when it is off.
     pub market_sync: Option<(Status, Value)>,
+    /// What another task of this process says of itself, under its name.
+    pub beside: Option<(&'static str, Status, Value)>,
 }
 
 /// The verdict and the body of `/health`.
@@ -79,12 +81,18 @@ pub fn report(facts: &Facts) -> Report {
         let market_sync =
             facts.market_sync.as_ref().map_or(json!("off"), |(_, shown)| shown.clone());
         members.insert("market_sync".to_owned(), market_sync);
+        if let Some((name, _, shown)) = &facts.beside {
+            members.insert((*name).to_owned(), shown.clone());
+        }
         if !facts.refused.is_empty() {
             members.insert("refused".to_owned(), json!(facts.refused));
         }
     }
     let markets = facts.market_sync.as_ref().map_or(Status::Healthy, |(status, _)| *status);
-    Report::new(Status::worst([production, gatherers, lag, refused, markets]), components)
+    // It may be late or broken: merging goes on, and that is what this process is for.
+    let beside = facts.beside.as_ref().map_or(Status::Healthy, |(_, status, _)| *status);
+    let beside = beside.min(Status::Degraded);
+    Report::new(Status::worst([production, gatherers, lag, refused, markets, beside]), components)
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -98,6 +106,7 @@ pub struct Monitor {
     pub ping: watch::Receiver<Option<Duration>>,
     pub progress: Arc<Progress>,
     pub markets: watch::Receiver<Option<markets::Report>>,
+    pub beside: Option<(&'static str, watch::Receiver<(Status, Value)>)>,
     pub metrics: Metrics,
     pub reports: watch::Sender<Report>,
 }
@@ -151,6 +160,10 @@ impl Monitor {
             tables_syncing: self.progress.syncing(),
             refused: refused.collect(),
             market_sync: self.markets.borrow().as_ref().map(|report| report.component(now)),
+            beside: self.beside.as_ref().map(|(name, health)| {
+                let (status, shown) = health.borrow().clone();
+                (*name, status, shown)
+            }),
         }
     }
 }
@@ -167,6 +180,7 @@ mod tests {
             lag_seconds_max: 0.5,
             tables_syncing: 6,
             refused: Vec::new(),
+            beside: None,
         }
     }
 
@@ -191,9 +205,12 @@ mod tests {
         let ms = |ms| Some(Duration::from_millis(ms));
         let gatherers = |first, second| vec![("a".into(), first), ("b".into(), second)];
         let markets = |status| Some((status, json!({})));
+        let beside = |status| Some(("archive", status, json!({})));
         for (facts, status) in [
             (Facts { market_sync: markets(Status::Healthy), ..well() }, Status::Healthy),
             (Facts { market_sync: markets(Status::Degraded), ..well() }, Status::Degraded),
+            (Facts { beside: beside(Status::Healthy), ..well() }, Status::Healthy),
+            (Facts { beside: beside(Status::Unhealthy), ..well() }, Status::Degraded),
             (Facts { ping: ms(49), ..well() }, Status::Healthy),
             (Facts { ping: ms(50), ..well() }, Status::Degraded),
             (Facts { ping: ms(200), ..well() }, Status::Degraded),

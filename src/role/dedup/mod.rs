@@ -53,6 +53,7 @@ pub use status::status;
 
 use crate::model::Micros;
 use crate::ops;
+use crate::ops::companion::Companion;
 use crate::ops::health::Source;
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks::Tasks;
@@ -86,6 +87,18 @@ pub struct GathererTarget {
 /// `HeldError` when another deduplicator holds or has taken this production, `UsageError` when
 /// production's schema is another than this program's and no migration cures that.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    run_beside(config, None, shutdown).await
+}
+
+/// The same, with another task in the process that shares its pages.
+///
+/// # Errors
+/// As [`run`], and what the other task ends with.
+pub async fn run_beside(
+    config: Config,
+    companion: Option<Companion>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let stop = shutdown.token();
     let mut registry = ops::metrics::registry();
     let metrics = metrics::Metrics::register(&mut registry);
@@ -104,6 +117,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let (alive, logs_ended) = mpsc::channel(1);
     let mut tasks = Tasks::new();
     tasks.spawn("watchdog", ops::systemd::watchdog(stop.clone()));
+    let beside = companion.map(|companion| {
+        (companion.register)(&mut registry);
+        tasks.spawn(companion.name, (companion.work)(stop.clone()));
+        (companion.name, companion.health)
+    });
 
     let mut heads = Vec::new();
     for (index, GathererTarget { id, database }) in config.gatherers.iter().enumerate() {
@@ -195,6 +213,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         ping: pings,
         progress,
         markets: market_reports,
+        beside,
         metrics,
         reports,
     };

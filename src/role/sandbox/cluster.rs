@@ -50,7 +50,7 @@ impl Kind {
     pub const fn logins(self) -> &'static [&'static str] {
         match self {
             Self::Gatherer => &["gatherer", "dedup_reader"],
-            Self::Production => &["deduplicator"],
+            Self::Production => &["deduplicator", "exporter"],
         }
     }
 }

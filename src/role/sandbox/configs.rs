@@ -81,6 +81,7 @@ pub fn write_deduplicator(
     gatherers: &[(&str, &Cluster)],
     production: &Cluster,
     rest_url: &str,
+    archive: Option<&Path>,
     at: Server,
 ) -> Result<PathBuf> {
     let mut text = format!("deduplicator_id: {}\ngatherers:\n", quoted(id));
@@ -104,6 +105,15 @@ pub fn write_deduplicator(
         quoted(rest_url),
         server(at)
     )?;
+    if let Some(directory) = archive {
+        // Often, so that a run of a minute has something to show.
+        write!(
+            text,
+            "archive:\n  url: {}\n  max_age: 5s\n  database:\n{}",
+            quoted(&format!("file://{}", directory.display())),
+            database(production, "exporter", 4)
+        )?;
+    }
     let path = dir.join(format!("{id}.yaml"));
     private_file(&path, &text).with_context(|| format!("write the configuration of {id}"))?;
     Ok(path)

@@ -50,6 +50,8 @@ pub struct Options {
     /// How long `stop-postgres` keeps a database away.
     pub outage: Duration,
     pub format: Format,
+    /// Production is archived into the run's directory too.
+    pub archive: bool,
     /// Leaves the run's directory.
     pub keep: bool,
     /// The directory of PostgreSQL's programs; none: the machine's own are found.
@@ -81,6 +83,7 @@ impl Default for Options {
             chaos: Vec::new(),
             outage: Duration::from_secs(60),
             format: Format::default(),
+            archive: false,
             keep: false,
             postgres: None,
             dir: None,

@@ -161,6 +161,7 @@ impl<'a> Platform<'a> {
             &sources,
             &production,
             &exchange.rest_url(),
+            options.archive.then(|| dir.path().join("archive")).as_deref(),
             own_server,
         )?;
         migrations.push(launcher.spec("migrate-production", "migrate", &config));

@@ -289,7 +289,7 @@ async fn a_database_of_another_gatherer_is_not_read() {
     let mut config = rig.config("deduplicator-1");
     config.gatherers[0].database = rig.cluster.create("empty").await;
     // Each of them is told, also what a restart may cure beside what it cannot.
-    let error = super::super::check(config, true).await.unwrap_err();
+    let error = super::super::check(config, Vec::new(), true).await.unwrap_err();
     let text = chain(&error);
     assert!(text.contains("run `kalshi migrate --config FILE` with its gatherer's"), "{text}");
     assert!(text.contains("belongs to gatherer \"gatherer-9\""), "{text}");
