@@ -98,6 +98,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let progress = Arc::new(progress::Progress::new(gatherers.len(), Micros::now()));
     let (tenure, tenures) = watch::channel(None);
     let (ping, pings) = watch::channel(None);
+    let (trouble, troubles) = watch::channel(None);
     let (market_report, market_reports) = watch::channel(None);
     let (reports, last_report) = watch::channel(health::report(&health::Facts::default()));
     // Nothing is ever sent: the end of the last sender is the message.
@@ -185,6 +186,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         gatherers: gatherers.clone(),
         tenure,
         ping,
+        trouble,
         logs_ended,
         metrics: metrics.clone(),
     };
@@ -193,6 +195,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let monitor = health::Monitor {
         gatherers: gatherers.iter().cloned().zip(heads).collect(),
         ping: pings,
+        trouble: troubles,
         progress,
         markets: market_reports,
         metrics,
