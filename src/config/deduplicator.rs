@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::read::Section;
 use super::secret::PASSWORD;
-use super::{database, market_sync, shared, units};
+use super::{database, market_sync, rotation, shared, units};
 use crate::ops::telemetry;
 use crate::role::dedup::{Config, GathererTarget, Retention};
 
@@ -14,6 +14,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
     database::skip_admin(&root);
+    rotation::skip(&root);
     let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
     archive(root.section("archive"), root.has("archive"));
@@ -32,11 +33,12 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "deduplicator_id",
     "gatherers",
     "production",
     "admin",
+    "rotation",
     "api",
     "markets",
     "retention",

@@ -3,4 +3,5 @@
 pub mod dedup;
 pub mod gather;
 pub mod migrate;
+pub mod rotate_password;
 pub mod sandbox;

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Error};
 use super::error::{MigrateError, VersionError};
 use super::history::{History, MADE_BY};
 use crate::pg::error::{ConnectError, describe};
-use crate::pg::{OWNER, Target};
+use crate::pg::{OWNER, Target, quoted};
 
 /// Where a session can be had while the database does not exist.
 const MAINTENANCE: &str = "postgres";
@@ -116,9 +116,4 @@ pub(super) async fn sign(
 
 pub(super) fn is_missing_right(error: &Error) -> bool {
     error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
-}
-
-/// A name as SQL takes it, whatever is in it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
