@@ -80,7 +80,11 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Gather(arguments) => {
             let config = load(config::load_gatherer(&arguments.config), Output::Configured)?;
             let file = arguments.config.clone();
-            let reload = Arc::new(move || reload(config::load_gatherer(&file)));
+            // A key that is kept elsewhere is fetched, which takes its time.
+            let reload = Arc::new(move |why: role::gather::reload::Why| {
+                let loaded = tokio::task::block_in_place(|| config::load_gatherer(&file));
+                reload(loaded, why == role::gather::reload::Why::Asked)
+            });
             let shutdown = Shutdown::listen().context("install signals")?;
             role::gather::run(config, reload, shutdown).await?;
             tracing::info!("stopped");
@@ -132,6 +136,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             role::migrate::run(database.target, database.admin, database.schema, options).await
         }
         Command::Archive(arguments) => archive(arguments.command).await,
+        Command::RotatePassword(arguments) => rotate_password(arguments).await,
         Command::Sandbox(arguments) => sandbox(*arguments).await,
     }
 }
@@ -179,6 +184,32 @@ async fn archive(command: cli::ArchiveCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Translates the arguments of `rotate-password` and runs it.
+async fn rotate_password(arguments: cli::RotatePassword) -> anyhow::Result<()> {
+    use role::rotate_password::{Action, Options, Strategy, run};
+    let wanted = match arguments.role {
+        None => config::Wanted::All,
+        Some(name) => config::Wanted::Role {
+            name,
+            secret: arguments.secret,
+            strategy: match arguments.strategy {
+                cli::Strategy::Single => Strategy::Single,
+                cli::Strategy::Alternating => Strategy::Alternating,
+            },
+            reload: arguments.reload,
+        },
+    };
+    let jobs = load(config::load_rotation(&arguments.config, &wanted), Output::Person)?;
+    let action = match arguments.check_age {
+        Some(max) => Action::CheckAge(max),
+        None if arguments.rollback => Action::Rollback,
+        None if arguments.dry_run => Action::DryRun,
+        None => Action::Rotate,
+    };
+    let json = matches!(arguments.format, cli::Format::Json);
+    run(jobs, Options { action, force: arguments.force, json }).await
+}
+
 /// Who reads stderr.
 #[derive(Clone, Copy)]
 enum Output {
@@ -202,10 +233,12 @@ fn load<T>(loaded: Result<Loaded<T>, ConfigErrors>, output: Output) -> anyhow::R
     Ok(loaded.config)
 }
 
-/// As [`load`], while the process runs.
-fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>) -> anyhow::Result<T> {
+/// As [`load`], while the process runs; the log level is taken over where it was asked for.
+fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>, with_level: bool) -> anyhow::Result<T> {
     let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
-    telemetry::set_level(&loaded.telemetry.level)?;
+    if with_level {
+        telemetry::set_level(&loaded.telemetry.level)?;
+    }
     Ok(loaded.config)
 }
 
@@ -213,7 +246,7 @@ fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>) -> anyhow::Result<T> {
 async fn follow_log_level(mut hangup: Hangup, file: PathBuf) {
     loop {
         hangup.next().await;
-        match reload(config::load_deduplicator(&file)) {
+        match reload(config::load_deduplicator(&file), true) {
             Ok(_) => tracing::info!(
                 "the log level is taken over; what else differs is, at the next start"
             ),

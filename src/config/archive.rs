@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::read::{Field, Section};
-use super::secret::{Keys, Kind};
+use super::secret::Keys;
 use super::{database, shared, units};
-use crate::ops::secret::Secret;
+use crate::ops::secret::{Kind, Secret};
 use crate::ops::{http, telemetry};
 use crate::pg::Target;
 use crate::role::archive::{Bucket, Config, Place};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::read::{Field, Section};
 use super::secret::PASSWORD;
 use super::{units, url};
+use crate::ops::secret::{Password, Secret};
 use crate::pg::{Target, TlsMode};
 
 /// What the key of a database access is called, and who the sessions belong to.
@@ -33,7 +34,7 @@ pub fn admin(section: Section<'_>, beside: Option<&Target>) -> Option<Target> {
     let host = section.get("host", None, |text| host(text).map(Some));
     let port = section.get("port", None, |text| units::port(text).map(Some));
     let user = section.require("user", name);
-    let password = PASSWORD.read(&section);
+    let password = PASSWORD.password(&section);
     let tls = section.get("sslmode", None, |text| tls_mode(text).map(Some));
     let root_cert = root_cert(&section);
     section.finish();
@@ -43,7 +44,7 @@ pub fn admin(section: Section<'_>, beside: Option<&Target>) -> Option<Target> {
         port: port?.unwrap_or(beside.port),
         database: beside.database.clone(),
         user: user?,
-        password: password?.map(|found| found.secret),
+        password: password?,
         tls: tls?.unwrap_or(beside.tls),
         root_cert: root_cert?.or_else(|| beside.root_cert.clone()),
         application_name: beside.application_name.clone(),
@@ -68,7 +69,7 @@ fn from_fields(
     let database = section.require("database", name);
     let user = section.require("user", name);
     let password = if with_password {
-        PASSWORD.read(section)
+        PASSWORD.password(section)
     } else {
         PASSWORD.skip(section);
         Some(None)
@@ -80,7 +81,7 @@ fn from_fields(
         port: port?,
         database: database?,
         user: user?,
-        password: password?.map(|found| found.secret),
+        password: password?,
         tls: tls?,
         root_cert: root_cert?,
         application_name,
@@ -96,7 +97,7 @@ fn from_url(section: &Section<'_>, application_name: String) -> Option<Target> {
         }
     }
     // These may stand beside the URL, so that it can be shown to people.
-    let password = PASSWORD.read(section);
+    let password = PASSWORD.password(section);
     let sslmode = section.text("sslmode");
     let root_cert = root_cert(section);
     let field = section.required("url")?;
@@ -138,8 +139,8 @@ fn from_url(section: &Section<'_>, application_name: String) -> Option<Target> {
     let password = parts
         .password
         .filter(|text| !text.is_empty())
-        .map(crate::ops::secret::Secret::new)
-        .or(password.map(|found| found.secret));
+        .map(|text| Password::from(Secret::new(text)))
+        .or(password);
     if !alone {
         return None;
     }
@@ -189,7 +190,7 @@ fn host(text: &str) -> Result<String, String> {
 
 /// A database or a role: PostgreSQL cuts longer names, and two that differ only behind the cut
 /// would be one.
-fn name(text: &str) -> Result<String, String> {
+pub fn name(text: &str) -> Result<String, String> {
     const BYTES_MAX: usize = 63;
     if text.is_empty() || text.len() > BYTES_MAX || text.contains(char::is_control) {
         return Err(format!("is not a name of 1 to {BYTES_MAX} bytes"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::read::Section;
-use super::{archive, database, market_sync, shared, units};
+use super::{archive, database, market_sync, rotation, shared, units};
 use crate::ops::telemetry;
 use crate::role::dedup::{Config, GathererTarget, Retention};
 
@@ -13,6 +13,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
     database::skip_admin(&root);
+    rotation::skip(&root);
     let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
     let server = shared::server(&root);
@@ -33,11 +34,12 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "deduplicator_id",
     "gatherers",
     "production",
     "admin",
+    "rotation",
     "api",
     "markets",
     "retention",

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::Section;
-use super::secret::PRIVATE_KEY;
-use super::{database, shared, units};
+use super::secret::{KEY_ID, PRIVATE_KEY};
+use super::{database, rotation, shared, units};
 use crate::kalshi::Api;
 use crate::kalshi::auth::{Credentials, Signer};
 use crate::log::journal;
@@ -24,6 +24,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let application_name = format!("kalshi gather {}", id.as_deref().unwrap_or_default());
     let database = database::target(root.section("database"), application_name);
     database::skip_admin(&root);
+    rotation::skip(&root);
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));
     let markets = markets(root.section("markets"));
@@ -49,11 +50,12 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 13] = [
     "gatherer_id",
     "api",
     "database",
     "admin",
+    "rotation",
     "journal",
     "sessions",
     "markets",
@@ -73,13 +75,16 @@ fn api(section: Section<'_>) -> Option<Api> {
 }
 
 fn credentials(section: &Section<'_>) -> Option<Credentials> {
-    let key_id = section.required("key_id");
+    let key_id = KEY_ID.read(section);
+    if matches!(key_id, Some(None)) {
+        section.problem(KEY_ID.value, "is required");
+    }
     let Some(key) = PRIVATE_KEY.read(section)? else {
         section.problem(PRIVATE_KEY.file, "is required");
         return None;
     };
-    let key_id = key_id?;
-    match Credentials::from_pem(key_id.text.trim(), key.secret.expose().as_bytes()) {
+    let key_id = key_id??.secret;
+    match Credentials::from_pem(key_id.expose().trim(), key.secret.expose().as_bytes()) {
         Ok(credentials) => Some(credentials),
         Err(error) => {
             key.field.secret_problem(section.context(), &format!("is no usable key: {error}"));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::read::Section;
-use super::secret::PRIVATE_KEY;
+use super::secret::{KEY_ID, PRIVATE_KEY};
 use super::units;
 use crate::kalshi::Api;
 use crate::kalshi::auth::{Credentials, Signer};
@@ -71,7 +71,7 @@ fn api(section: Section<'_>, given: bool) -> Option<Option<Api>> {
 
 /// Both or neither: market data is public, and a signature only tells whose budget it takes.
 fn credentials(section: &Section<'_>) -> Option<Option<Signer>> {
-    let (key_id, key) = (section.text("key_id"), PRIVATE_KEY.read(section));
+    let (key_id, key) = (KEY_ID.read(section), PRIVATE_KEY.read(section));
     match (key_id?, key?) {
         (None, None) => Some(None),
         (Some(_), None) => {
@@ -83,7 +83,8 @@ fn credentials(section: &Section<'_>) -> Option<Option<Signer>> {
             None
         }
         (Some(key_id), Some(key)) => {
-            match Credentials::from_pem(key_id.text.trim(), key.secret.expose().as_bytes()) {
+            let (id, pem) = (key_id.secret.expose().trim(), key.secret.expose().as_bytes());
+            match Credentials::from_pem(id, pem) {
                 Ok(credentials) => Some(Some(Signer::new(credentials))),
                 Err(error) => {
                     let message = format!("is no usable key: {error}");

@@ -13,6 +13,7 @@ mod market_sync;
 mod problem;
 mod raw;
 mod read;
+mod rotation;
 mod secret;
 mod shared;
 mod units;
@@ -23,6 +24,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 pub use problem::ConfigErrors;
+pub use rotation::{Wanted, load_rotation};
 
 use crate::ops::telemetry;
 use crate::pg::Target;

@@ -80,7 +80,8 @@ pub fn parse(source: &str) -> Result<Node, Syntax> {
     let document: Spanned<Untyped> =
         serde_yaml::from_str_with_options(&source, options).map_err(|error| Syntax {
             place: error.location().map(Place::from).filter(|place| place.line > 0),
-            message: without_place(&unshield(&error.to_string())),
+            message: in_our_words(&error)
+                .map_or_else(|| without_place(&unshield(&error.to_string())), str::to_owned),
         })?;
     Ok(resolve(document, &source))
 }
@@ -255,6 +256,40 @@ fn unshield(text: &str) -> String {
         .collect()
 }
 
+/// What the parser says in words of its own making, for whoever does not know the parser.
+fn in_our_words(error: &serde_yaml::Error) -> Option<&'static str> {
+    use serde_yaml::Error;
+    use serde_yaml::budget::BudgetBreach;
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner.without_snippet();
+    }
+    match error {
+        Error::MultipleDocuments { .. }
+        | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            Some("a second document begins here, behind `---`: the file must be one document")
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            Some("an alias (`*name`) stands within the very value that it repeats")
+        }
+        Error::UnknownAnchor { .. } => Some(
+            "an alias (`*name`) repeats nothing: there is no `&name` before it; a value that \
+                  begins with `*` needs quotes",
+        ),
+        Error::Budget {
+            breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. },
+            ..
+        }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            Some("has too many aliases (`*name`), or they grow too large: write the values out")
+        }
+        Error::Budget { .. } => Some("is too large for a configuration, or nested too deeply"),
+        _ => None,
+    }
+}
+
 /// The parser's message without the place it repeats: the caller prints that itself.
 fn without_place(message: &str) -> String {
     let line = message.lines().next().unwrap_or(message);
@@ -369,7 +404,20 @@ mod tests {
     }
 
     #[test]
-    fn one_document_only() {
-        assert!(parse("a: 1\n---\nb: 2\n").is_err());
+    fn what_the_parser_says_in_its_own_words_is_said_in_ours() {
+        let bomb = "a: &a [x,x]\nb: [".to_owned() + &"*a,".repeat(300) + "]\n";
+        let deep = "a: ".to_owned() + &"[".repeat(40) + &"]".repeat(40) + "\n";
+        for (source, line, words) in [
+            ("a: 1\n---\nb: 2\n", 2, "must be one document"),
+            ("---\na: 1\n---\n---\nb: 2\n", 3, "must be one document"),
+            ("a: &x\n  b: *x\n", 2, "within the very value"),
+            ("a: 1\nb: *none\n", 2, "there is no `&name`"),
+            (bomb.as_str(), 2, "too many aliases"),
+            (deep.as_str(), 1, "nested too deeply"),
+        ] {
+            let error = parse(source).map(|_| ()).unwrap_err();
+            assert!(error.message.contains(words), "{source:?}: {error:?}");
+            assert_eq!(error.place.map(|place| place.line), Some(line), "{source:?}: {error:?}");
+        }
     }
 }

@@ -1,13 +1,11 @@
-//! A secret given as a value or as a file, and whether that file is safe enough to use.
+//! A secret given as a value, as a file, or by the place where its versions are kept.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::env::Environment;
 use super::read::{Field, Section};
-use crate::ops::secret::Secret;
+use crate::ops::secret::{
+    Kind, Password, Place, PlainFile, Secret, SecretError, Store, without_line_end,
+};
 
 /// The three keys of one secret.
 #[derive(Debug, Clone, Copy)]
@@ -16,14 +14,6 @@ pub struct Keys {
     pub file: &'static str,
     pub secret: &'static str,
     pub kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One line; its end of line is not part of it. The file may be shared with a group.
-    Password,
-    /// The whole file, for its owner only.
-    PrivateKey,
 }
 
 pub const PASSWORD: Keys = Keys {
@@ -40,10 +30,30 @@ pub const PRIVATE_KEY: Keys = Keys {
     kind: Kind::PrivateKey,
 };
 
+/// Not secret by itself, but it changes together with the private key.
+pub const KEY_ID: Keys =
+    Keys { value: "key_id", file: "key_id_file", secret: "key_id_secret", kind: Kind::Password };
+
 /// A secret and the key of the file that gave it.
 pub struct Found {
     pub secret: Secret,
     pub field: Field,
+}
+
+/// Where a secret is.
+enum Source {
+    Value(Secret),
+    File(PlainFile, Secret),
+    Store(Store),
+}
+
+/// What a section says of a secret.
+pub enum Given {
+    Nothing,
+    /// As a value or in a plain file, under this key.
+    Plain(String),
+    /// Where its versions are.
+    Kept(Place),
 }
 
 impl Keys {
@@ -56,8 +66,45 @@ impl Keys {
         section.skip(&self.all());
     }
 
-    /// The secret. The outer `None` means a problem, the inner one that none is given.
+    /// The secret itself: one that is kept elsewhere is fetched from there, which may take some seconds.
+    /// The outer `None` means a problem, the inner one that none is given.
     pub fn read(&self, section: &Section<'_>) -> Option<Option<Found>> {
+        let Some((source, field)) = self.find(section)? else { return Some(None) };
+        let secret = match source {
+            Source::Value(secret) | Source::File(_, secret) => secret,
+            Source::Store(store) => match fetch(&store) {
+                Ok(secret) => secret,
+                Err(error) => {
+                    field.secret_problem(section.context(), &error.to_string());
+                    return None;
+                }
+            },
+        };
+        Some(Some(Found { secret, field }))
+    }
+
+    /// A password that is read again when a server refuses it. One that is kept elsewhere is not fetched
+    /// yet: a daemon must start while that place is away.
+    pub fn password(&self, section: &Section<'_>) -> Option<Option<Password>> {
+        let found = self.find(section)?;
+        Some(found.map(|(source, _)| match source {
+            Source::Value(secret) => secret.into(),
+            Source::File(file, secret) => Password::in_file(file, secret),
+            Source::Store(store) => Password::in_store(store),
+        }))
+    }
+
+    /// Where the secret is, without looking there.
+    pub fn given(&self, section: &Section<'_>) -> Option<Given> {
+        if section.has(self.secret) {
+            let field = section.required(self.secret)?;
+            return field.parse(section.context(), Place::parse).map(Given::Kept);
+        }
+        let plain = [self.value, self.file].into_iter().find(|key| section.has(key));
+        Some(plain.map_or(Given::Nothing, |key| Given::Plain(section.path_of(key))))
+    }
+
+    fn find(&self, section: &Section<'_>) -> Option<Option<(Source, Field)>> {
         let given: Vec<&str> = self.all().into_iter().filter(|key| section.has(key)).collect();
         match given.as_slice() {
             [] => return Some(None),
@@ -69,17 +116,20 @@ impl Keys {
         }
         let context = section.context();
         if section.has(self.secret) {
-            let message = format!(
-                "secrets from a cloud provider are not available in this version: use `{}`",
-                self.file
-            );
-            section.problem(self.secret, message);
-            return None;
+            let field = section.required(self.secret)?;
+            let place = field.parse(context, Place::parse)?;
+            return Some(Some((Source::Store(Store::at(place)), field)));
         }
-        let (field, text) = if section.has(self.file) {
+        let (field, source) = if section.has(self.file) {
             let field = section.required(self.file)?;
-            match read_file(Path::new(&field.text), self.kind, context.environment) {
-                Ok(text) => (field, text),
+            let path = PathBuf::from(&field.text);
+            let is_private_directory = context
+                .environment
+                .credentials_directory()
+                .is_some_and(|directory| Path::new(&path).starts_with(directory));
+            let file = PlainFile { path, kind: self.kind, is_private_directory };
+            match file.read() {
+                Ok(secret) => (field, Source::File(file, secret)),
                 Err(message) => {
                     field.problem(context, &message);
                     return None;
@@ -87,68 +137,41 @@ impl Keys {
             }
         } else {
             let field = section.text(self.value)??;
-            let text = field.text.clone();
-            (field, text)
+            let text = match self.kind {
+                Kind::Password => without_line_end(&field.text),
+                Kind::PrivateKey => &field.text,
+            };
+            let secret = Secret::new(text);
+            (field, Source::Value(secret))
         };
-        let text = match self.kind {
-            Kind::Password => without_line_end(text),
-            Kind::PrivateKey => text,
-        };
-        if text.is_empty() {
+        let (Source::Value(secret) | Source::File(_, secret)) = &source else { return None };
+        if secret.expose().is_empty() {
             field.secret_problem(context, "gives an empty secret");
             return None;
         }
-        if self.kind == Kind::Password && text.contains('\0') {
+        if self.kind == Kind::Password && secret.expose().contains('\0') {
             field.secret_problem(context, "gives a secret with a NUL character in it");
             return None;
         }
-        Some(Some(Found { secret: Secret::new(text), field }))
+        Some(Some((source, field)))
     }
 }
 
-fn without_line_end(mut text: String) -> String {
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
+/// The current version, on a thread of its own: who loads a configuration may or may not be within a
+/// runtime, and what the client keeps belongs to the runtime that made it.
+fn fetch(store: &Store) -> Result<Secret, SecretError> {
+    let fetched = std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime
+                .map_err(|error| SecretError::passing(format!("start a runtime: {error}")))?;
+            // A store of its own, for the same reason.
+            runtime.block_on(Store::at(store.place().clone()).current())
+        });
+        fetching.join()
+    });
+    match fetched {
+        Ok(version) => version.map(|version| version.value),
+        Err(_panicked) => Err(SecretError::passing(format!("read {}: failed", store.place()))),
     }
-    text
-}
-
-/// Far above any password or key; keeps a mistaken path from being read whole.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
-
-/// The error is a clause that follows the quoted path.
-fn read_file(path: &Path, kind: Kind, environment: &Environment) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    // Asked before the file is opened: opening a pipe would wait for its other end.
-    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("is not a file".to_owned());
-    }
-    let file = File::open(path).map_err(cannot)?;
-    let metadata = file.metadata().map_err(cannot)?;
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
-    }
-    let mode = metadata.permissions().mode();
-    // Where systemd keeps a unit's credentials only the unit can look, and the group bits are the
-    // mask of the access list that lets it.
-    let in_credentials = environment
-        .credentials_directory()
-        .is_some_and(|directory: PathBuf| path.starts_with(directory));
-    let (forbidden, whom, cure) = match kind {
-        Kind::PrivateKey if !in_credentials => (0o077, "others than its owner", "0400"),
-        Kind::PrivateKey | Kind::Password => (0o007, "everybody", "0640"),
-    };
-    if mode & forbidden != 0 {
-        return Err(format!(
-            "is open to {whom} (mode {:04o}): run `chmod {cure} {}`",
-            mode & 0o7777,
-            path.display()
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(cannot)?;
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod administrator;
 mod market_sync;
+mod rotating;
 mod secrets;
 
 use std::fs;

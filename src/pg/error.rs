@@ -8,10 +8,11 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio_postgres::Error;
-use tokio_postgres::error::DbError;
+use tokio_postgres::error::{DbError, SqlState};
 
 use super::tls::TlsError;
 use super::{migrate, pool, tls, writer};
+use crate::ops::secret::SecretError;
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,6 +164,9 @@ pub enum ConnectError {
     Tls { target: String, source: TlsError },
     /// The network, the handshake or the server refused.
     Pg { target: String, source: Error },
+    /// The password could not be read from where it is kept: at first, or again after the server had
+    /// refused the one that was known.
+    Secret { target: String, refused: bool, source: SecretError },
 }
 
 impl ConnectError {
@@ -173,7 +177,14 @@ impl ConnectError {
             // A root certificate may be put in place or repaired while we wait.
             Self::Tls { source, .. } => source.class(),
             Self::Pg { source, .. } => classify(source),
+            Self::Secret { source, .. } if source.is_passing => Class::Retry,
+            Self::Secret { .. } => Class::Auth,
         }
+    }
+
+    /// Whether the server does not know the password: another one may be right.
+    pub fn is_refused_password(&self) -> bool {
+        matches!(self, Self::Pg { source, .. } if source.code() == Some(&SqlState::INVALID_PASSWORD))
     }
 }
 
@@ -185,6 +196,14 @@ impl fmt::Display for ConnectError {
             }
             Self::Tls { target, source } => write!(f, "connect to {target}: {source}"),
             Self::Pg { target, source } => write!(f, "connect to {target}: {}", describe(source)),
+            Self::Secret { target, refused: false, source } => {
+                write!(f, "connect to {target}: read the password: {source}")
+            }
+            Self::Secret { target, refused: true, source } => write!(
+                f,
+                "connect to {target}: the server refuses the password, and it could not be read \
+                 again: {source}"
+            ),
         }
     }
 }

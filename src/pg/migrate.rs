@@ -316,7 +316,7 @@ fn failure(error: &refinery::Error, target: &Target, database: &str, step: &Step
         if let Some(error) = cause.downcast_ref::<Error>() {
             reason = describe(error);
             if access::is_missing_right(error) {
-                let (user, name) = (access::quoted(&target.user), access::quoted(database));
+                let (user, name) = (super::quoted(&target.user), super::quoted(database));
                 return MigrateError::Rights {
                     what: format!(
                         "migration {step} of database {database} failed and was rolled back"

@@ -23,13 +23,13 @@ use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::debug;
+use tracing::{debug, info};
 
 pub use error::{Class, ConnectError, describe};
 pub use pool::{Pool, pool};
 pub use tls::TlsMode;
 
-use crate::ops::secret::Secret;
+use crate::ops::secret::{Password, Secret};
 
 /// Bound on everything between the first packet and a session that takes queries: name lookup, TCP,
 /// TLS and login.
@@ -57,7 +57,7 @@ pub struct Target {
     pub port: u16,
     pub database: String,
     pub user: String,
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// Ignored for a unix socket, over which PostgreSQL speaks no TLS.
     pub tls: TlsMode,
     /// PEM file of the authorities to trust; read anew at every connect.
@@ -112,12 +112,47 @@ impl Target {
         self.connect_with(Options::default()).await
     }
 
-    /// Opens a session within [`CONNECT_TIMEOUT`]. The name is looked up and the root certificates
-    /// are read each time, so an address or an authority that changed is followed without a restart.
+    /// Opens a session. The name is looked up and the root certificates are read each time, so an
+    /// address or an authority that changed is followed without a restart. So is a password: when the
+    /// server refuses the one that it took before, the secret is read again, and what is current and
+    /// what is pending there are tried. Each try takes at most [`CONNECT_TIMEOUT`].
     ///
     /// The task that drives the connection ends when the client is dropped or the server goes away.
     pub async fn connect_with(&self, options: Options) -> Result<Client, ConnectError> {
-        let handshake = self.handshake(options);
+        let Some(password) = &self.password else { return self.attempt(None, options).await };
+        let unread = |refused| {
+            move |source| ConnectError::Secret { target: self.to_string(), refused, source }
+        };
+        let secret = password.get().await.map_err(unread(false))?;
+        let refused = match self.attempt(Some(&secret), options).await {
+            Err(error) if error.is_refused_password() => error,
+            Err(error) => return Err(error),
+            Ok(client) => {
+                password.accepted(&secret).await;
+                return Ok(client);
+            }
+        };
+        for other in password.others(&secret).await.map_err(unread(true))? {
+            match self.attempt(Some(&other), options).await {
+                Err(error) if error.is_refused_password() => {}
+                Err(error) => return Err(error),
+                Ok(client) => {
+                    info!(target_database = %self, "the password was rotated: the new one is in use");
+                    password.accepted(&other).await;
+                    return Ok(client);
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// Tries once, with this password or none.
+    async fn attempt(
+        &self,
+        secret: Option<&Secret>,
+        options: Options,
+    ) -> Result<Client, ConnectError> {
+        let handshake = self.handshake(secret, options);
         match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
             Ok(result) => result,
             Err(_) => {
@@ -126,8 +161,12 @@ impl Target {
         }
     }
 
-    async fn handshake(&self, options: Options) -> Result<Client, ConnectError> {
-        let config = self.config(options);
+    async fn handshake(
+        &self,
+        secret: Option<&Secret>,
+        options: Options,
+    ) -> Result<Client, ConnectError> {
+        let config = self.config(secret, options);
         let pg = |source| ConnectError::Pg { target: self.to_string(), source };
         if config.get_ssl_mode() == SslMode::Disable {
             let (client, connection) = config.connect(NoTls).await.map_err(pg)?;
@@ -147,7 +186,7 @@ impl Target {
         self.host.starts_with('/')
     }
 
-    fn config(&self, options: Options) -> Config {
+    fn config(&self, secret: Option<&Secret>, options: Options) -> Config {
         let mut config = Config::new();
         config
             .host(&self.host)
@@ -161,8 +200,8 @@ impl Target {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
             .tcp_user_timeout(TCP_USER_TIMEOUT);
-        if let Some(password) = &self.password {
-            config.password(password.expose());
+        if let Some(secret) = secret {
+            config.password(secret.expose());
         }
         let startup = options.startup();
         if !startup.is_empty() {
@@ -170,6 +209,11 @@ impl Target {
         }
         config
     }
+}
+
+/// A name as SQL takes it, whatever is in it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl fmt::Display for Target {

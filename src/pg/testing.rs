@@ -165,6 +165,27 @@ impl Cluster {
         client.batch_execute(&width).await.unwrap();
     }
 
+    /// What the server logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Asks everybody who comes over TCP for a password, and logs every statement; the socket stays open
+    /// to all. Restarts the server.
+    pub fn ask_for_passwords(&self, settings: &str) {
+        let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        self.put("pg_hba.conf", rules.as_bytes());
+        let settings = format!("log_statement = 'all'\n{settings}");
+        self.put("postgresql.auto.conf", settings.as_bytes());
+        self.control("stop", &["--mode=fast"]);
+        self.resume();
+    }
+
+    /// The way over TCP to a database as a user.
+    pub fn tcp(&self, database: &str, user: &str) -> Target {
+        Target { host: "127.0.0.1".to_owned(), ..self.login(database, user) }
+    }
+
     /// Drops a database whoever is connected to it.
     pub async fn drop_database(&self, database: &str) {
         let client = self.target(SUPERUSER).connect().await.unwrap();

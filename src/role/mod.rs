@@ -4,4 +4,5 @@ pub mod archive;
 pub mod dedup;
 pub mod gather;
 pub mod migrate;
+pub mod rotate_password;
 pub mod sandbox;

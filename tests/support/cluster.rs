@@ -181,6 +181,21 @@ impl Cluster {
         migrate(&file);
     }
 
+    /// Asks these roles for a password, and logs every statement.
+    pub fn ask_for_passwords(&self, roles: &str) {
+        let path = self.data().join("pg_hba.conf");
+        let rules = fs::read_to_string(&path).expect("the server's rules");
+        let own = format!("host all {roles} 127.0.0.1/32 scram-sha-256\n");
+        fs::write(&path, own + &rules).expect("write the server's rules");
+        self.sql("postgres", "ALTER SYSTEM SET log_statement = 'all'");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+    }
+
+    /// What the server logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).expect("the server's log")
+    }
+
     /// Lets everybody in from a network.
     pub fn admit(&self, network: &str) {
         let mut rules = fs::File::options()

@@ -7,6 +7,7 @@
 #![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
 mod cluster;
+pub mod moto;
 #[path = "../../src/ops/small_disk.rs"]
 pub mod small_disk;
 

@@ -13,8 +13,7 @@ fn secrets_in_files() {
             .gatherer(&with_database(&section))
             .map_err(|e| listed(&e).remove(0).replace(&path, "F"))
     };
-    let password =
-        |loaded: Loaded<Gatherer>| loaded.config.database.password.unwrap().expose().to_owned();
+    let password = |loaded: Loaded<Gatherer>| loaded.config.database.password.unwrap().expose();
     assert_eq!(read("a", "p w\n", 0o600).map(password), Ok("p w".to_owned()));
     assert_eq!(read("b", "p\r\n", 0o440).map(password), Ok("p".to_owned()));
     assert_eq!(read("c", "p\n\n", 0o600).map(password), Ok("p\n".to_owned()));
@@ -45,12 +44,46 @@ fn secrets_in_files() {
     );
     assert_eq!(
         place.database_problems(
-            "database: { host: h, database: d, user: u, password_secret: aws:x }\n"
+            "database: { host: h, database: d, user: u, password_secret: vault:x }\n"
         ),
-        [
-            "7: database.password_secret: secrets from a cloud provider are not available in this version: use `password_file`"
-        ]
+        ["7: database.password_secret: `vault:x` begins neither with aws: nor with file:"]
     );
+}
+
+/// A database's password is read when it is needed; a key is needed at once.
+#[test]
+fn secrets_that_are_kept_elsewhere() {
+    let place = Place::new();
+    let kept = |name: &str| format!("file:{}", place.path(name).display());
+    let section = format!(
+        "database: {{ host: h, database: d, user: u, password_secret: '{}' }}\n",
+        kept("db.secret")
+    );
+    let loaded = place.gatherer(&with_database(&section)).unwrap();
+    let password = loaded.config.database.password.unwrap();
+    assert_eq!(password.store().unwrap().place().to_string(), kept("db.secret"));
+
+    let source = with_database(DATABASE);
+    let key = source.replace(
+        "private_key_file: ${KEY_FILE}",
+        &format!("private_key_secret: '{}'", kept("key.secret")),
+    );
+    let problems = place.problems(&key);
+    assert!(problems[0].starts_with("6: api.private_key_secret: file:/"), "{problems:?}");
+    assert!(problems[0].ends_with("has no current version"), "{problems:?}");
+    let held = serde_json::json!({
+        "kalshi_secret": 1,
+        "current": { "id": "1", "created_at": 1, "value": private_key() },
+    });
+    place.write("key.secret", &held.to_string(), 0o640);
+    place.write("id.secret", "key-2\n", 0o640);
+    let id = format!("key_id_secret: '{}'", kept("id.secret"));
+    let loaded = place.gatherer(&key.replace("key_id: ${KALSHI_KEY_ID}", &id)).unwrap();
+    assert_eq!(loaded.config.api.credentials.unwrap().current().key_id(), "key-2");
+    place.write("id.txt", "key-3\n", 0o640);
+    let id = format!("key_id_file: {}", place.path("id.txt").display());
+    let loaded = place.gatherer(&source.replace("key_id: ${KALSHI_KEY_ID}", &id)).unwrap();
+    assert_eq!(loaded.config.api.credentials.unwrap().current().key_id(), "key-3");
 }
 
 #[test]

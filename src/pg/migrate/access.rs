@@ -7,7 +7,7 @@ use super::error::{MigrateError, VersionError};
 use super::history::{History, MADE_BY};
 use crate::pg::engine::{self, Choice};
 use crate::pg::error::{ConnectError, describe};
-use crate::pg::{OWNER, Target};
+use crate::pg::{OWNER, Target, quoted};
 
 /// Where a session can be had while the database does not exist.
 const MAINTENANCE: &str = "postgres";
@@ -125,9 +125,4 @@ pub(super) async fn sign(
 
 pub(super) fn is_missing_right(error: &Error) -> bool {
     error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
-}
-
-/// A name as SQL takes it, whatever is in it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

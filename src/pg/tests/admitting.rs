@@ -75,7 +75,7 @@ async fn the_example_admits_exactly_who_has_to_come_in() {
             port,
             user: user.into(),
             database: database.into(),
-            password: Some(Secret::new(password)),
+            password: Some(Secret::new(password).into()),
             tls,
             root_cert: Some(ca.clone()),
             application_name: "kalshi test".into(),

@@ -142,7 +142,8 @@ async fn meant(admin: &Client, login: &str) -> BTreeSet<String> {
 
 /// The tables that this test knows all about; of others, later ones, only the default is asked.
 fn is_known(right: &str) -> bool {
-    const OTHERS: [&str; 16] = [
+    const OTHERS: [&str; 17] = [
+        "rotations",
         "writer",
         "logs",
         "coverage_open",

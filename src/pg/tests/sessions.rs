@@ -93,7 +93,7 @@ async fn a_refused_login_says_why() {
     };
     assert_eq!(error.class(), Class::Fatal, "no password configured: {error}");
 
-    target.password = Some(Secret::new("canary-wrong"));
+    target.password = Some(Secret::new("canary-wrong").into());
     let error = target.connect().await.unwrap_err();
     assert_eq!(error.class(), Class::Auth);
     assert!(
@@ -102,7 +102,7 @@ async fn a_refused_login_says_why() {
     );
     assert!(!format!("{error} {error:?} {target:?}").contains("canary"));
 
-    target.password = Some(Secret::new("right"));
+    target.password = Some(Secret::new("right").into());
     target.connect().await.unwrap();
 
     let error = Target { database: "absent".into(), ..target.clone() }.connect().await.unwrap_err();

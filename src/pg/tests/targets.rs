@@ -13,7 +13,7 @@ fn target() -> Target {
         port: 5433,
         database: "kalshi_ts".into(),
         user: "gatherer".into(),
-        password: Some(Secret::new("canary-91")),
+        password: Some(Secret::new("canary-91").into()),
         tls: TlsMode::VerifyFull,
         root_cert: None,
         application_name: "kalshi".into(),
@@ -50,7 +50,7 @@ fn options_become_startup_settings() {
 #[test]
 fn verification_is_left_to_rustls_and_a_socket_needs_none() {
     let mut target = target();
-    assert_eq!(target.config(Options::default()).get_ssl_mode(), SslMode::Require);
+    assert_eq!(target.config(None, Options::default()).get_ssl_mode(), SslMode::Require);
     target.host = "/run/postgresql".into();
-    assert_eq!(target.config(Options::default()).get_ssl_mode(), SslMode::Disable);
+    assert_eq!(target.config(None, Options::default()).get_ssl_mode(), SslMode::Disable);
 }

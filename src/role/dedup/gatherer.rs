@@ -46,6 +46,8 @@ pub struct LogHead {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heads {
     pub connected: bool,
+    /// Why it is not, once that is known.
+    pub trouble: Option<String>,
     /// In the order of [`table::ALL`]; of the last answer while it is not connected.
     logs: [Option<LogHead>; table::ALL.len()],
 }
@@ -93,12 +95,15 @@ impl Watcher {
             };
             let Err(error) = ended else { return Ok(()) };
             gauge.set(0);
-            self.heads.send_modify(|heads| heads.connected = false);
             if connected {
                 backoff.reset();
                 said = None;
             }
             let text = chain(&error);
+            self.heads.send_modify(|heads| {
+                heads.connected = false;
+                heads.trouble = Some(text.clone());
+            });
             if said.as_ref() != Some(&text) {
                 let gatherer = &self.name;
                 if connected {
@@ -146,7 +151,7 @@ impl Watcher {
                 first = false;
             }
             let news = self.heads.send_if_modified(|heads| {
-                let now = Heads { connected: true, logs };
+                let now = Heads { connected: true, trouble: None, logs };
                 let news = *heads != now;
                 *heads = now;
                 news

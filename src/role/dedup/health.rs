@@ -27,6 +27,10 @@ const LAG_DEGRADED_SECONDS_MAX: f64 = 30.0;
 pub struct Facts {
     /// Answer time of production; none while it is away.
     pub ping: Option<Duration>,
+    /// Why it is away.
+    pub production_trouble: Option<String>,
+    /// Why gatherers that are not connected are not, by name.
+    pub gatherer_troubles: Vec<(String, String)>,
     /// Name and whether it is connected.
     pub gatherers: Vec<(String, bool)>,
     /// Of the connected gatherers.
@@ -77,6 +81,13 @@ pub fn report(facts: &Facts) -> Report {
     if let Value::Object(members) = &mut components {
         if let Some(ping) = facts.ping {
             members.insert("production_ping_ms".to_owned(), json!(millis(ping)));
+        } else if let Some(trouble) = &facts.production_trouble {
+            members.insert("production_error".to_owned(), json!(trouble));
+        }
+        if !facts.gatherer_troubles.is_empty() {
+            let errors = facts.gatherer_troubles.iter().cloned();
+            let errors: Map<_, _> = errors.map(|(name, error)| (name, json!(error))).collect();
+            members.insert("gatherer_errors".to_owned(), Value::Object(errors));
         }
         let market_sync =
             facts.market_sync.as_ref().map_or(json!("off"), |(_, shown)| shown.clone());
@@ -104,6 +115,7 @@ fn millis(duration: Duration) -> f64 {
 pub struct Monitor {
     pub gatherers: Vec<(String, watch::Receiver<Heads>)>,
     pub ping: watch::Receiver<Option<Duration>>,
+    pub trouble: watch::Receiver<Option<String>>,
     pub progress: Arc<Progress>,
     pub markets: watch::Receiver<Option<markets::Report>>,
     pub beside: Option<(&'static str, watch::Receiver<(Status, Value)>)>,
@@ -150,6 +162,14 @@ impl Monitor {
         });
         Facts {
             ping: *self.ping.borrow(),
+            production_trouble: self.trouble.borrow().clone(),
+            gatherer_troubles: self
+                .gatherers
+                .iter()
+                .zip(&heads)
+                .filter(|(_, heads)| !heads.connected)
+                .filter_map(|((name, _), heads)| Some((name.clone(), heads.trouble.clone()?)))
+                .collect(),
             gatherers: self
                 .gatherers
                 .iter()
@@ -175,6 +195,8 @@ mod tests {
     fn well() -> Facts {
         Facts {
             ping: Some(Duration::from_millis(3)),
+            production_trouble: None,
+            gatherer_troubles: Vec::new(),
             gatherers: vec![("gatherer-1".into(), true), ("gatherer-2".into(), true)],
             market_sync: None,
             lag_seconds_max: 0.5,
@@ -198,6 +220,20 @@ mod tests {
                 "market_sync": "off",
             })
         );
+    }
+
+    #[test]
+    fn what_is_away_says_why() {
+        let facts = Facts {
+            ping: None,
+            production_trouble: Some("FATAL: no such database".into()),
+            gatherers: vec![("gatherer-1".into(), false), ("gatherer-2".into(), true)],
+            gatherer_troubles: vec![("gatherer-1".into(), "password refused".into())],
+            ..well()
+        };
+        let components = report(&facts).components;
+        assert_eq!(components["production_error"], "FATAL: no such database");
+        assert_eq!(components["gatherer_errors"], json!({ "gatherer-1": "password refused" }));
     }
 
     #[test]

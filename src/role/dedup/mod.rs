@@ -111,6 +111,7 @@ pub async fn run_beside(
     let progress = Arc::new(progress::Progress::new(gatherers.len(), Micros::now()));
     let (tenure, tenures) = watch::channel(None);
     let (ping, pings) = watch::channel(None);
+    let (trouble, troubles) = watch::channel(None);
     let (market_report, market_reports) = watch::channel(None);
     let (reports, last_report) = watch::channel(health::report(&health::Facts::default()));
     // Nothing is ever sent: the end of the last sender is the message.
@@ -203,6 +204,7 @@ pub async fn run_beside(
         gatherers: gatherers.clone(),
         tenure,
         ping,
+        trouble,
         logs_ended,
         metrics: metrics.clone(),
     };
@@ -211,6 +213,7 @@ pub async fn run_beside(
     let monitor = health::Monitor {
         gatherers: gatherers.iter().cloned().zip(heads).collect(),
         ping: pings,
+        trouble: troubles,
         progress,
         markets: market_reports,
         beside,

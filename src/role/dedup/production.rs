@@ -50,6 +50,8 @@ pub struct Keeper {
     pub tenure: watch::Sender<Option<Tenure>>,
     /// Median answer time, read by health; none while production is away.
     pub ping: watch::Sender<Option<Duration>>,
+    /// Why production is away, read by health.
+    pub trouble: watch::Sender<Option<String>>,
     /// Ends when the last log's task has dropped its sender: the lock is kept until then.
     pub logs_ended: mpsc::Receiver<()>,
     pub metrics: Metrics,
@@ -89,6 +91,7 @@ impl Keeper {
                     tracing::info!(target_database = %self.target, "connected to production RDS");
                     backoff.reset();
                     (said, held_since) = (None, None);
+                    self.trouble.send_replace(None);
                     self.tenure.send_replace(Some(tenure));
                     match self.watch_over(&lock, &stop).await {
                         Ended::Stopped => {
@@ -98,7 +101,9 @@ impl Keeper {
                         Ended::Replaced(error) => return Err(error.into()),
                         Ended::Lost(error) => {
                             self.withdraw();
-                            tracing::warn!(error = chain(&error), "lost production RDS, pausing");
+                            let error = chain(&error);
+                            tracing::warn!(error, "lost production RDS, pausing");
+                            self.trouble.send_replace(Some(error));
                         }
                     }
                 }
@@ -110,6 +115,7 @@ impl Keeper {
                         return Err(error.into());
                     }
                     let error = error.to_string();
+                    self.trouble.send_replace(Some(error.clone()));
                     if holder == self.holder && said.as_ref() != Some(&error) {
                         tracing::warn!(
                             error,
@@ -120,6 +126,7 @@ impl Keeper {
                 }
                 Err(TakeError::Away(error)) => {
                     let error = chain(&error);
+                    self.trouble.send_replace(Some(error.clone()));
                     if said.as_ref() != Some(&error) {
                         tracing::warn!(error, "production RDS is away, waiting for it");
                         said = Some(error);

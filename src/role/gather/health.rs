@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use crate::log::journal::Usage;
 use crate::ops::health::{Report, Status};
+use crate::pg::Class;
+use crate::pg::pool::GetError;
 
 /// The part of the journal's budget, in percent, from which on health says so. What is left then
 /// lasts hours on a disk of the recommended size.
@@ -23,6 +25,8 @@ const CLOCK_SECONDS_MAX: f64 = 1.0;
 pub struct Vitals {
     /// The last ping of the database; none when it did not answer.
     pub database_ping: Option<Duration>,
+    /// Why it did not.
+    pub database_error: Option<GetError>,
     /// Whether batches are taken.
     pub database_up: bool,
     pub sessions_planned: usize,
@@ -159,7 +163,14 @@ pub fn report(vitals: &Vitals) -> Report {
 fn database(vitals: &Vitals) -> Verdict {
     let slow = |ping: Duration| format!("the database took {} ms to answer", ping.as_millis());
     match vitals.database_ping {
-        None => Verdict::unhealthy("the database does not answer: the journal keeps what comes"),
+        None => {
+            let why = match &vitals.database_error {
+                Some(error) if error.class == Class::Auth => format!("refuses us ({error})"),
+                Some(error) => format!("does not answer ({error})"),
+                None => "does not answer".to_owned(),
+            };
+            Verdict::unhealthy(format!("the database {why}: the journal keeps what comes"))
+        }
         Some(_) if !vitals.database_up => {
             Verdict::unhealthy("the database takes no rows: the journal keeps what comes")
         }
@@ -425,5 +436,20 @@ mod tests {
             assert_eq!(good[name]["status"], "healthy", "{name}");
             assert!(good[name].get("reason").is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_database_that_refuses_is_not_one_that_is_silent() {
+        let reason = |class, reason: &str| {
+            let error = GetError { class, reason: reason.to_owned() };
+            let vitals = Vitals { database_ping: None, database_error: Some(error), ..well() };
+            report(&vitals).components["database"]["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            reason(Class::Auth, "FATAL: database \"x\" does not exist"),
+            "the database refuses us (FATAL: database \"x\" does not exist): the journal keeps what comes"
+        );
+        let silent = reason(Class::Retry, "no answer within 5 s");
+        assert!(silent.starts_with("the database does not answer (no answer"), "{silent}");
     }
 }

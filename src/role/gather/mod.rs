@@ -368,7 +368,10 @@ async fn ping_database(
             () = drained.cancelled() => return Ok(()),
         }
         tokio::select! {
-            ping = pool.ping() => vitals.send_modify(|vitals| vitals.database_ping = ping.ok()),
+            ping = pool.ping() => vitals.send_modify(|vitals| match ping {
+                Ok(ping) => (vitals.database_ping, vitals.database_error) = (Some(ping), None),
+                Err(error) => (vitals.database_ping, vitals.database_error) = (None, Some(error)),
+            }),
             () = drained.cancelled() => return Ok(()),
         }
     }

@@ -2,8 +2,10 @@
 //! which markets are recorded, and (by whoever reads the file) the log level. No session that is
 //! connected is touched.
 //!
-//! It reads the file again when it is asked to (SIGHUP), and by itself while the exchange refuses the
-//! key: a key that was rotated is then taken up without anybody's help.
+//! It reads the file again when it is asked to (SIGHUP), and by itself, for the key alone: each minute,
+//! and more often while the exchange refuses the one it has. A key that was rotated is so taken up
+//! without anybody's help. Sessions that are connected go on under the key of before; those that are
+//! refused connect again with the new one, each at a moment of its own.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,11 +22,22 @@ use super::registry::Filter;
 use crate::ops::exit;
 use crate::ops::hangup::Hangup;
 
-/// How often a refused key's file is read again.
+/// How often a refused key is read again.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(10);
+/// Of so many of these intervals, how many pass between two looks for a key that is not refused.
+const REFUSED_PER_LOOK: u32 = 6;
+
+/// Who wants the configuration read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody who changed it: everything that can be is taken over.
+    Asked,
+    /// This process, for the key alone.
+    Key,
+}
 
 /// Reads the configuration again.
-pub type Load = Arc<dyn Fn() -> Result<Config> + Send + Sync>;
+pub type Load = Arc<dyn Fn(Why) -> Result<Config> + Send + Sync>;
 
 /// What the task works with.
 pub struct Reload {
@@ -42,13 +55,13 @@ impl Reload {
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<()> {
         let mut ticks = tokio::time::interval(REFUSED_INTERVAL);
-        let mut said = None;
+        let (mut said, mut waited) = (None, 0_u32);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.hangup.next() => {
                     info!("asked to read the configuration again");
-                    match (self.load)() {
+                    match (self.load)(Why::Asked) {
                         Ok(config) => self.take(&config),
                         Err(failure) => error!(
                             error = exit::chain(&failure),
@@ -57,12 +70,18 @@ impl Reload {
                     }
                 }
                 _ = ticks.tick() => {
-                    if !self.vitals.borrow().is_refused() {
+                    let is_refused = self.vitals.borrow().is_refused();
+                    waited = (waited + 1) % REFUSED_PER_LOOK;
+                    if !is_refused {
                         said = None;
-                        continue;
+                        if waited != 0 {
+                            continue;
+                        }
                     }
-                    match (self.load)() {
+                    match (self.load)(Why::Key) {
                         Ok(config) => self.take_key(&config),
+                        // A file that is wrong now is told of to whoever asks for it, or needs it.
+                        Err(_) if !is_refused => {}
                         Err(failure) => {
                             let failure = exit::chain(&failure);
                             if said.as_ref() != Some(&failure) {

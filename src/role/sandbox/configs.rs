@@ -59,7 +59,7 @@ pub fn write_gatherer(dir: &Path, gatherer: &Gatherer<'_>) -> Result<PathBuf> {
         ws_url = quoted(gatherer.ws_url),
         key_id = quoted(gatherer.key_id),
         key = quoted_path(&key),
-        database = database(gatherer.cluster, "gatherer", 2),
+        database = database(dir, gatherer.cluster, "gatherer", 2)?,
         admin = admin(gatherer.cluster),
         journal = quoted_path(gatherer.journal),
         connections = gatherer.connections,
@@ -91,7 +91,7 @@ pub fn write_deduplicator(
             text,
             "  - id: {}\n    database:\n{}",
             quoted(gatherer),
-            database(cluster, "dedup_reader", 6)
+            database(dir, cluster, "dedup_reader", 6)?
         )?;
     }
     write!(
@@ -100,7 +100,7 @@ pub fn write_deduplicator(
          api: {{ rest_url: {} }}\n\
          markets: {{ refresh_interval: 2s, full_interval: 1m }}\n\
          {}",
-        database(production, "deduplicator", 2),
+        database(dir, production, "deduplicator", 2)?,
         admin(production),
         quoted(rest_url),
         server(at)
@@ -111,7 +111,7 @@ pub fn write_deduplicator(
             text,
             "archive:\n  url: {}\n  max_age: 5s\n  database:\n{}",
             quoted(&format!("file://{}", directory.display())),
-            database(production, "exporter", 4)
+            database(dir, production, "exporter", 4)?
         )?;
     }
     let path = dir.join(format!("{id}.yaml"));
@@ -125,19 +125,23 @@ fn admin(cluster: &Cluster) -> String {
     format!("admin: {{ host: {socket}, user: {SUPERUSER} }}\n")
 }
 
-fn database(cluster: &Cluster, user: &str, indent: usize) -> String {
+/// The password is where `kalshi rotate-password` can change it while the sandbox runs.
+fn database(dir: &Path, cluster: &Cluster, user: &str, indent: usize) -> Result<String> {
+    let secret = std::path::absolute(dir.join(format!("{}-{user}.secret", cluster.name)))?;
+    private_file(&secret, &format!("{}\n", cluster.password()))
+        .with_context(|| format!("write the password of {user}"))?;
     let indent = " ".repeat(indent);
-    format!(
+    Ok(format!(
         "{indent}host: 127.0.0.1\n\
          {indent}port: {port}\n\
          {indent}database: {database}\n\
          {indent}user: {user}\n\
-         {indent}password: {password}\n\
+         {indent}password_secret: {secret}\n\
          {indent}sslmode: disable\n",
         port = cluster.port(),
         database = cluster.kind.database(),
-        password = quoted(cluster.password()),
-    )
+        secret = quoted(&format!("file:{}", secret.display())),
+    ))
 }
 
 fn server(at: Server) -> String {
