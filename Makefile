@@ -4,7 +4,8 @@
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches, on
 #                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
-#   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
+#   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, package,
+#                                                       runbook
 #   make check-archive                                   the archive in DuckDB, pyarrow, Spark and Iceberg
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
@@ -13,11 +14,18 @@
 #   make bench-latency                                   exchange to production at 5,000 changes/s
 #   make bench-archive                                   production into Parquet beside DuckDB's COPY
 #   make build                                           target/release/kalshi
+#   sudo make install [PREFIX=/usr] [DESTDIR=/tmp/x]     what was built, onto this machine; uninstall takes
+#                                                        it off again (systemd/Makefile)
+#   make dist                                            an archive of all that a machine needs
+#   make deb                                             the same as a Debian package
 
 ARGS ?=
-TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
+# What is packed of one commit is the same, whenever and wherever it is packed.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: sandbox test check check-ops check-archive build bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive fmt lint sql doc audit install-tools
+include systemd/Makefile
+
+.PHONY: sandbox test check check-ops check-archive build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -46,6 +54,13 @@ check-archive:
 build:
 	@.ci/install
 	cargo build --release --locked
+
+dist: build
+	.ci/dist "$(TARGET_DIR)/release/kalshi" "$(TARGET_DIR)/dist"
+
+deb: build
+	@.ci/install package
+	cargo deb --no-build --locked
 
 bench-gather bench-markets bench-scale bench-dedup bench-latency:
 	@.ci/install
