@@ -10,12 +10,13 @@
 #   make bench-scale                                     425,000 markets over 150 sessions
 #   make bench-dedup                                     three gatherers into production beside COPY
 #   make bench-latency                                   exchange to production at 5,000 changes/s
+#   make bench-verify                                    books replayed a second and core; 425,000 markets
 #   make build                                           target/release/kalshi
 
 ARGS ?=
 TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency bench-verify fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -39,7 +40,7 @@ build:
 	@.ci/install
 	cargo build --release --locked
 
-bench-gather bench-markets bench-scale bench-dedup bench-latency:
+bench-gather bench-markets bench-scale bench-dedup bench-latency bench-verify:
 	@.ci/install
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 

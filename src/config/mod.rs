@@ -16,6 +16,7 @@ mod secret;
 mod shared;
 mod units;
 mod url;
+mod verify;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -27,7 +28,7 @@ use crate::ops::telemetry;
 use crate::pg::Target;
 use crate::pg::engine::Choice;
 use crate::pg::migrate::Schema;
-use crate::role::{dedup, gather};
+use crate::role::{self, dedup, gather};
 use env::Environment;
 use problem::Problem;
 use raw::{Node, Place, Value};
@@ -66,6 +67,14 @@ pub fn load_deduplicator(path: &Path) -> Result<Loaded<dedup::Config>, ConfigErr
     load(path, &Environment::process(), |root| {
         root.expect_kind(Kind::Deduplicator)?;
         deduplicator::read(root.section)
+    })
+}
+
+/// Loads what `verify` needs out of `deduplicator.yaml`.
+pub fn load_verify(path: &Path) -> Result<Loaded<role::verify::Config>, ConfigErrors> {
+    load(path, &Environment::process(), |root| {
+        root.expect_kind(Kind::Deduplicator)?;
+        verify::read(root.section)
     })
 }
 

@@ -4,3 +4,4 @@ pub mod dedup;
 pub mod gather;
 pub mod migrate;
 pub mod sandbox;
+pub mod verify;
