@@ -13,6 +13,7 @@
 #   make bench-dedup                                     three gatherers into production beside COPY
 #   make bench-latency                                   exchange to production at 5,000 changes/s
 #   make bench-archive                                   production into Parquet beside DuckDB's COPY
+#   make bench-verify                                    books replayed a second and core; 425,000 markets
 #   make build                                           target/release/kalshi
 #   sudo make install [PREFIX=/usr] [DESTDIR=/tmp/x]     what was built, onto this machine; uninstall takes
 #                                                        it off again (systemd/Makefile)
@@ -25,7 +26,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 
 include systemd/Makefile
 
-.PHONY: sandbox test check check-ops check-archive build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops check-archive build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -62,7 +63,7 @@ deb: build
 	@.ci/install package
 	cargo deb --no-build --locked
 
-bench-gather bench-markets bench-scale bench-dedup bench-latency:
+bench-gather bench-markets bench-scale bench-dedup bench-latency bench-verify:
 	@.ci/install
 	cargo bench --locked --bench $(@:bench-%=%) -- $(ARGS)
 

@@ -1,6 +1,7 @@
 //! The commands and their arguments. Knows what a person may type, not what it does.
 
 mod archive;
+mod verify;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ pub use archive::{Archive, ArchiveCommand};
 
 use crate::ops::exit::Exit;
 use crate::role::sandbox::ChaosKind;
+pub use verify::{All, Books, Counts, Gaps, Markets, Trades};
+pub use verify::{Moment, Verify, VerifyCheck};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KALSHI_COMMIT"), ")");
 
@@ -113,6 +116,22 @@ Examples:
   kalshi rotate-password --all --check-age 90d --format json
   kalshi rotate-password --role deduplicator --rollback")]
     RotatePassword(RotatePassword),
+
+    /// Prove that the record is complete, or say exactly where it is not
+    #[command(after_help = "\
+Reads production and the gatherers that answer, beside whatever runs, and changes nothing unless told to.
+Exits with 0 when the record holds, with 2 when something was found, and with 1 when that could not be
+told. Coverage is written within an hour: what is younger is known from gatherers that answer.
+
+Examples:
+  kalshi verify all --since 2h --textfile /var/lib/node_exporter/kalshi_verify.prom
+  kalshi verify gaps --since 7d --series KXGOLD15M
+  kalshi verify gaps --since 2026-08-05T03:00:00Z --until 2026-08-05T04:00:00Z --channel trade
+  kalshi verify books --market KXGOLD15M-26AUG050000-00 --format json
+  kalshi verify trades --since 1h --against-exchange
+  kalshi verify trades --since 1d --against-exchange --repair
+  kalshi verify counts --config ./deduplicator.yaml")]
+    Verify(Verify),
 
     /// Run the whole platform on this machine against a simulated exchange, and compare
     #[command(

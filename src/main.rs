@@ -137,6 +137,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Archive(arguments) => archive(arguments.command).await,
         Command::RotatePassword(arguments) => rotate_password(arguments).await,
+        Command::Verify(arguments) => verify(arguments.check).await,
         Command::Sandbox(arguments) => sandbox(*arguments).await,
     }
 }
@@ -208,6 +209,51 @@ async fn rotate_password(arguments: cli::RotatePassword) -> anyhow::Result<()> {
     };
     let json = matches!(arguments.format, cli::Format::Json);
     run(jobs, Options { action, force: arguments.force, json }).await
+}
+
+/// Translates the arguments of `verify` and runs it.
+async fn verify(check: cli::VerifyCheck) -> anyhow::Result<()> {
+    use cli::VerifyCheck;
+    use role::verify::{Check, Options};
+    let nothing = cli::Markets::default;
+    let (check, checked, markets, channel, shortest, exchange, repair) = match check {
+        VerifyCheck::Gaps(gaps) => {
+            let cli::Gaps { checked, markets, channel, min_duration } = gaps;
+            (Check::Gaps, checked, markets, channel, min_duration, false, false)
+        }
+        VerifyCheck::Books(cli::Books { checked, markets, repair }) => {
+            (Check::Books, checked, markets, None, None, false, repair)
+        }
+        VerifyCheck::Trades(cli::Trades { checked, markets, against_exchange, repair }) => {
+            (Check::Trades, checked, markets, None, None, against_exchange, repair)
+        }
+        VerifyCheck::Counts(cli::Counts { checked }) => {
+            (Check::Counts, checked, nothing(), None, None, false, false)
+        }
+        VerifyCheck::All(cli::All { checked, markets, against_exchange }) => {
+            (Check::All, checked, markets, None, None, against_exchange, false)
+        }
+    };
+    let config = load(config::load_verify(&checked.config), Output::Person)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = Options {
+        check,
+        since: checked.since.micros(),
+        until: checked.until.map(cli::Moment::micros),
+        market: markets.market,
+        series: markets.series,
+        channel,
+        min_duration: shortest.map_or(Ok(0), |it| i64::try_from(it.as_micros()))?,
+        against_exchange: exchange,
+        repair,
+        json: matches!(checked.format, cli::Format::Json),
+        textfile: checked.textfile,
+        jobs: checked.jobs.map_or(cores, usize::from),
+    };
+    if options.until.is_some_and(|until| until <= options.since) {
+        return Err(UsageError("--until is not after --since".to_owned()).into());
+    }
+    role::verify::run(config, options).await
 }
 
 /// Who reads stderr.

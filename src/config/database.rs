@@ -28,7 +28,7 @@ fn read(section: Section<'_>, application_name: String, with_password: bool) -> 
     target
 }
 
-/// `admin`: another login to the database beside it, from which it takes what it does not say.
+/// `admin`, or `verify`: another login to the database beside it, from which it takes what it does not say.
 /// `beside` is none when that one is wrong, which is told already.
 pub fn admin(section: Section<'_>, beside: Option<&Target>) -> Option<Target> {
     let host = section.get("host", None, |text| host(text).map(Some));
@@ -51,9 +51,10 @@ pub fn admin(section: Section<'_>, beside: Option<&Target>) -> Option<Target> {
     })
 }
 
-/// In the file of a process that never uses it: its keys are checked, its password is not read.
-pub fn skip_admin(root: &Section<'_>) {
-    let section = root.section("admin");
+/// Another login as of [`admin`], in the file of a process that never uses it: its keys are checked, its
+/// password is not read.
+pub fn skip_login(root: &Section<'_>, key: &'static str) {
+    let section = root.section(key);
     section.skip(&["host", "port", "user", "sslmode", "sslrootcert"]);
     PASSWORD.skip(&section);
     section.finish();

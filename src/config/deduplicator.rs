@@ -5,14 +5,36 @@ use std::collections::HashMap;
 use super::read::Section;
 use super::{archive, database, market_sync, rotation, shared, units};
 use crate::ops::telemetry;
+use crate::pg::Target;
 use crate::role::dedup::{Config, GathererTarget, Retention};
 
 pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
+    database::skip_login(&root, "verify");
+    let (config, logging, _) = whole(root, |_, _| Some(None))?;
+    Some((config, logging))
+}
+
+/// The same, and the other login to production that `verify` reads with, when the file has one.
+pub fn read_with_reader(root: Section<'_>) -> Option<(Config, telemetry::Config, Option<Target>)> {
+    whole(root, |root, production| {
+        if root.has("verify") {
+            database::admin(root.section("verify"), production).map(Some)
+        } else {
+            Some(None)
+        }
+    })
+}
+
+fn whole(
+    root: Section<'_>,
+    reader: impl FnOnce(&Section<'_>, Option<&Target>) -> Option<Option<Target>>,
+) -> Option<(Config, telemetry::Config, Option<Target>)> {
     let id = root.require("deduplicator_id", units::id);
     let application_name = format!("kalshi dedup {}", id.as_deref().unwrap_or_default());
     let gatherers = gatherers(&root, &application_name);
     let production = database::target(root.section("production"), application_name);
-    database::skip_admin(&root);
+    let reader = reader(&root, production.as_ref());
+    database::skip_login(&root, "admin");
     rotation::skip(&root);
     let markets = market_sync::read(&root);
     let retention = retention(root.section("retention"));
@@ -30,11 +52,11 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
         retention: retention?,
         server: server?,
     };
-    Some((deduplicator, logging?))
+    Some((deduplicator, logging?, reader?))
 }
 
 /// The keys of the whole file, for a command that reads only some of them.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "deduplicator_id",
     "gatherers",
     "production",
@@ -44,6 +66,7 @@ pub const KEYS: [&str; 11] = [
     "markets",
     "retention",
     "archive",
+    "verify",
     "server",
     "logging",
 ];

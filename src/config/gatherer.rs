@@ -23,7 +23,7 @@ pub fn read(root: Section<'_>) -> Option<(Config, telemetry::Config)> {
     let api = api(root.section("api"));
     let application_name = format!("kalshi gather {}", id.as_deref().unwrap_or_default());
     let database = database::target(root.section("database"), application_name);
-    database::skip_admin(&root);
+    database::skip_login(&root, "admin");
     rotation::skip(&root);
     let journal = journal(root.section("journal"));
     let sessions = sessions(root.section("sessions"));

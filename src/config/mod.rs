@@ -18,6 +18,7 @@ mod secret;
 mod shared;
 mod units;
 mod url;
+mod verify;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -30,7 +31,7 @@ use crate::ops::telemetry;
 use crate::pg::Target;
 use crate::pg::engine::Choice;
 use crate::pg::migrate::Schema;
-use crate::role::{archive as archive_role, dedup, gather};
+use crate::role::{self, archive as archive_role, dedup, gather};
 use env::Environment;
 use problem::Problem;
 use raw::{Node, Place, Value};
@@ -77,6 +78,14 @@ pub fn load_archive(path: &Path) -> Result<Loaded<Option<archive_role::Config>>,
     load(path, &Environment::process(), |root| {
         root.expect_kind(Kind::Deduplicator)?;
         archive::read_alone(root.section)
+    })
+}
+
+/// Loads what `verify` needs out of `deduplicator.yaml`.
+pub fn load_verify(path: &Path) -> Result<Loaded<role::verify::Config>, ConfigErrors> {
+    load(path, &Environment::process(), |root| {
+        root.expect_kind(Kind::Deduplicator)?;
+        verify::read(root.section)
     })
 }
 

@@ -28,6 +28,7 @@ pub mod subscribe;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
+pub mod trades;
 pub mod wire;
 
 /// Where the exchange is and who we are to it.

@@ -3,6 +3,7 @@
 //! Knows no domain word and no configuration file; a [`Target`] says all that a connection needs.
 
 pub mod copy;
+pub mod copy_out;
 pub mod engine;
 pub mod error;
 pub mod migrate;

@@ -6,3 +6,4 @@ pub mod gather;
 pub mod migrate;
 pub mod rotate_password;
 pub mod sandbox;
+pub mod verify;

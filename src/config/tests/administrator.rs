@@ -69,3 +69,27 @@ fn a_daemon_reads_nothing_of_it() {
     let unknown = "admin: { user: postgres, pasword: x }\n";
     assert_eq!(place.problems(&with_database(&format!("{DATABASE}{unknown}"))).len(), 1);
 }
+
+/// `verify` is another login of production, for the command of that name alone.
+#[test]
+fn verify_reads_production_with_a_login_of_its_own() {
+    let place = Place::new();
+    let file = "deduplicator_id: d\ngatherers: [{ id: g, database: { host: h, database: d, user: u } }]\n\
+                production: { host: p, database: d, user: u, password: ${CANARY} }\n";
+    let load = |more: &str| {
+        let source = format!("{file}{more}");
+        parse(Path::new("x.yaml"), &source, &place.environment(), |root| {
+            crate::config::verify::read(root.section)
+        })
+    };
+    let own = load("verify: { user: exporter }\n").unwrap().config;
+    assert_eq!(own.production.to_string(), "exporter@p:5432/d");
+    assert!(own.production.password.is_none(), "the other login's password is not handed on");
+    assert_eq!(own.writer.to_string(), "u@p:5432/d");
+    assert_eq!(own.gatherers[0].database.to_string(), "u@h:5432/d");
+    assert_eq!(load("").unwrap().config.production.to_string(), "u@p:5432/d");
+    place
+        .deduplicator(&format!("{file}verify: {{ user: e, password: ${{NOT_THERE}} }}\n"))
+        .unwrap();
+    assert!(load("verify: { host: x }\n").is_err(), "a login has a user");
+}
