@@ -13,7 +13,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-pub use archive::{Archive, ArchiveCommand};
+pub use archive::{Archive, ArchiveCommand, ArchiveVerify};
 
 use crate::ops::exit::Exit;
 use crate::role::sandbox::ChaosKind;

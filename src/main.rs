@@ -152,33 +152,37 @@ fn no_archive(file: &Path) -> UsageError {
     UsageError(format!("{}: archive: is required, and not switched off", file.display()))
 }
 
+/// The archive of a deduplicator's file, for a command about it.
+fn archive_there(file: &Path) -> anyhow::Result<role::archive::Config> {
+    let archive = load(config::load_archive(file), Output::Person)?;
+    Ok(archive.ok_or_else(|| no_archive(file))?)
+}
+
+async fn verify_archive(arguments: cli::ArchiveVerify) -> anyhow::Result<()> {
+    let options = role::archive::verify::Options {
+        since: arguments.since,
+        books: arguments.books,
+        offline: arguments.offline,
+        json: matches!(arguments.format, cli::Format::Json),
+    };
+    role::archive::verify::run(&archive_there(&arguments.config)?, &options).await
+}
+
 /// Reads and tends the archive.
 async fn archive(command: cli::ArchiveCommand) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let configured = |file: &Path| -> anyhow::Result<role::archive::Config> {
-        let archive = load(config::load_archive(file), Output::Person)?;
-        Ok(archive.ok_or_else(|| no_archive(file))?)
-    };
     match command {
         cli::ArchiveCommand::Ddl(arguments) => {
             let url = match arguments.url {
                 Some(url) => url,
-                None => configured(&arguments.config)?.place_name(),
+                None => archive_there(&arguments.config)?.place_name(),
             };
             let script = role::archive::ddl::script(arguments.engine, url.trim_end_matches('/'));
             std::io::stdout().write_all(script.as_bytes()).context("write to stdout")
         }
-        cli::ArchiveCommand::Verify(arguments) => {
-            let options = role::archive::verify::Options {
-                since: arguments.since,
-                books: arguments.books,
-                offline: arguments.offline,
-                json: matches!(arguments.format, cli::Format::Json),
-            };
-            role::archive::verify::run(&configured(&arguments.config)?, &options).await
-        }
+        cli::ArchiveCommand::Verify(arguments) => verify_archive(arguments).await,
         cli::ArchiveCommand::Compact(arguments) => {
-            let made = role::archive::compact(&configured(&arguments.config)?).await?;
+            let made = role::archive::compact(&archive_there(&arguments.config)?).await?;
             writeln!(std::io::stdout(), "{made} small parts are now in larger ones")
                 .context("write to stdout")
         }
@@ -230,6 +234,7 @@ async fn verify(check: cli::VerifyCheck) -> anyhow::Result<()> {
         VerifyCheck::Counts(cli::Counts { checked }) => {
             (Check::Counts, checked, nothing(), None, None, false, false)
         }
+        VerifyCheck::Archive(arguments) => return verify_archive(arguments).await,
         VerifyCheck::All(cli::All { checked, markets, against_exchange }) => {
             (Check::All, checked, markets, None, None, against_exchange, false)
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
+use super::archive::ArchiveVerify;
 use super::{DEDUPLICATOR_FILE, Format, duration};
 use crate::model::{Channel, Micros, Ticker};
 
@@ -27,6 +28,8 @@ pub enum VerifyCheck {
     Counts(Counts),
     /// Everything, with a short summary; for a timer
     All(All),
+    /// The archive's parts beside their manifests, production and books; as `kalshi archive verify`
+    Archive(ArchiveVerify),
 }
 
 /// What every check takes.
