@@ -190,12 +190,21 @@ fn job(root: &Section<'_>, known: &[Known], entry: Entry<'_>) -> Option<Job> {
     }
     // What a process of this file reads its password from has to follow the rotation.
     for found in chosen.iter().filter(|found| found.target.user == role) {
-        if let (Given::Plain(key), Strategy::Single) = (&found.given, strategy) {
-            return problem(format!(
-                "the password of {role} stands in `{key}` of this file, where a rotation cannot change \
-                 it: give `password_secret` there instead, with the password that is in force, and \
-                 restart the service"
-            ));
+        match (&found.given, strategy) {
+            (Given::Plain(key), Strategy::Single) => {
+                return problem(format!(
+                    "the password of {role} stands in `{key}` of this file, where a rotation cannot \
+                     change it: give `password_secret` there instead, with the password that is in \
+                     force, and restart the service"
+                ));
+            }
+            (Given::Kept(_), Strategy::Alternating) => {
+                return problem(format!(
+                    "services of this file log in as {role} and read the secret again by themselves: \
+                     alternating would give them the password of another login"
+                ));
+            }
+            _ => {}
         }
     }
     let mut places: Vec<&Place> = chosen

@@ -103,6 +103,12 @@ fn what_cannot_follow_a_rotation_is_refused() {
         let problems = jobs(source, &wanted).map(|_| ()).unwrap_err();
         assert!(problems.len() == 1 && problems[0].contains(words), "{problems:?}");
     }
+    let entry = "rotation: [ { role: deduplicator, strategy: alternating } ]\n";
+    let problems = jobs(&format!("{FLEET}{entry}"), &Wanted::All).map(|_| ()).unwrap_err();
+    assert!(
+        problems[0].contains("log in as deduplicator and read the secret again"),
+        "{problems:?}"
+    );
     let several = FLEET.replacen("aws:kalshi/r", "aws:kalshi/r1", 1);
     let problems = jobs(&several, &role("dedup_reader", None)).map(|_| ()).unwrap_err();
     assert!(problems[0].contains("has several secrets in this file"), "{problems:?}");

@@ -50,6 +50,14 @@ impl Standing {
 pub async fn run(job: &Job, options: Options, account: &mut Account) -> Result<()> {
     let versions = job.store.versions().await;
     let versions = versions.map_err(|error| anyhow!("{error}. Nothing was changed"))?;
+    let current = versions.current.as_ref().and_then(|version| version.username.as_ref());
+    if let (Strategy::Single, Some(login)) = (job.strategy, current.filter(|it| **it != job.role)) {
+        bail!(
+            "{} is the password of {login}, not of {}. Nothing was changed",
+            job.store.place(),
+            job.role
+        );
+    }
     let mut rotation = Rotation {
         job,
         options,
