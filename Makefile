@@ -4,18 +4,26 @@
 #   make test    [ARGS="pg::"]                           every test, or those whose name matches, on
 #                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
-#   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, runbook
+#   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, package,
+#                                                       runbook
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
 #   make bench-dedup                                     three gatherers into production beside COPY
 #   make bench-latency                                   exchange to production at 5,000 changes/s
 #   make build                                           target/release/kalshi
+#   sudo make install [PREFIX=/usr] [DESTDIR=/tmp/x]     what was built, onto this machine; uninstall takes
+#                                                        it off again (systemd/Makefile)
+#   make dist                                            an archive of all that a machine needs
+#   make deb                                             the same as a Debian package
 
 ARGS ?=
-TARGET_DIR ?= $(or $(CARGO_TARGET_DIR),target)
+# What is packed of one commit is the same, whenever and wherever it is packed.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: sandbox test check check-ops build bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint sql doc audit install-tools
+include systemd/Makefile
+
+.PHONY: sandbox test check check-ops build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -38,6 +46,13 @@ check-ops:
 build:
 	@.ci/install
 	cargo build --release --locked
+
+dist: build
+	.ci/dist "$(TARGET_DIR)/release/kalshi" "$(TARGET_DIR)/dist"
+
+deb: build
+	@.ci/install package
+	cargo deb --no-build --locked --strip
 
 bench-gather bench-markets bench-scale bench-dedup bench-latency:
 	@.ci/install

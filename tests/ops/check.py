@@ -1,5 +1,5 @@
-"""Checks everything around the executable: units, rules, dashboards, Terraform, the runbook. Prints one
-line a part, and ends with 1 when a part does not hold.
+"""Checks everything around the executable: units, rules, dashboards, Terraform, the package, the
+runbook. Prints one line a part, and ends with 1 when a part does not hold.
 
     tests/ops/check.py target/release/kalshi [PART...]
 """
@@ -10,6 +10,7 @@ import time
 import traceback
 
 import live
+import package
 import rules
 import runbook
 import sandbox
@@ -24,6 +25,10 @@ PARTS = {
     "terraform": terraform.check,
     "scripts": terraform.check_scripts,
     "runbook": runbook.check,
+}
+# These need the executable.
+EXECUTABLE_PARTS = {
+    "package": package.check,
 }
 # These need the running platform, which is started once for all.
 LIVE_PARTS = {
@@ -49,10 +54,14 @@ def part(name, check):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kalshi", help="the executable")
-    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *LIVE_PARTS], help="all when none is given")
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS], help="all when none is given")
     arguments = parser.parse_args()
-    chosen = arguments.part or [*PARTS, *LIVE_PARTS]
+    chosen = arguments.part or [*PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS]
     results = [part(name, check) for name, check in PARTS.items() if name in chosen]
+    results += [
+        part(name, lambda check=check: check(arguments.kalshi))
+        for name, check in EXECUTABLE_PARTS.items() if name in chosen
+    ]
     living = {name: check for name, check in LIVE_PARTS.items() if name in chosen}
     if living:
         try:
