@@ -61,7 +61,7 @@ dist: build
 
 deb: build
 	@.ci/install package
-	cargo deb --no-build --locked
+	cargo deb --no-build --locked --strip
 
 bench-gather bench-markets bench-scale bench-dedup bench-latency bench-verify:
 	@.ci/install
