@@ -21,9 +21,13 @@ use object_store::{
 use tokio::io::AsyncWriteExt as _;
 
 use super::http::Connector;
+use crate::ops::backoff::Backoff;
 use crate::ops::exit::UsageError;
 use crate::ops::secret::Secret;
 
+/// How often the creation of an object is tried before the whole span is.
+const CREATE_ATTEMPTS: u32 = 6;
+const CREATE_BACKOFF: Duration = Duration::from_millis(200);
 /// How often an upload that came out damaged is done again at once.
 const DAMAGED_MAX: u32 = 4;
 /// Bytes of one request of a large upload.
@@ -203,14 +207,25 @@ impl Store {
         Ok(Some((length, hex(hash.finish().as_ref()))))
     }
 
-    /// Writes an object that is not there yet; false when it is.
+    /// Writes an object that is not there yet; false when it is. It may then be this very one, of an
+    /// attempt whose answer was lost: the caller has to look.
     pub async fn create(&self, path: &str, bytes: impl Into<Bytes>) -> anyhow::Result<bool> {
         let payload = PutPayload::from(bytes.into());
-        let options = PutOptions::from(PutMode::Create);
-        match self.objects.put_opts(&self.key(path), payload, options).await {
-            Ok(_) => Ok(true),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("create {path}")),
+        let mut backoff = Backoff::new(CREATE_BACKOFF, CREATE_BACKOFF * 16);
+        let mut attempt = 1;
+        loop {
+            let options = PutOptions::from(PutMode::Create);
+            match self.objects.put_opts(&self.key(path), payload.clone(), options).await {
+                Ok(_) => return Ok(true),
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
+                // The library does not repeat what it takes for unrepeatable.
+                Err(error) if attempt < CREATE_ATTEMPTS => {
+                    tracing::debug!(path, %error, attempt, "could not create an object");
+                }
+                Err(error) => return Err(error).with_context(|| format!("create {path}")),
+            }
+            attempt += 1;
+            backoff.wait().await;
         }
     }
 
