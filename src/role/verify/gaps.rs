@@ -278,8 +278,8 @@ pub async fn check(scene: Arc<Scene>) -> anyhow::Result<Section> {
 fn tell(section: &mut Section, scene: &Scene, roster: &Roster, whole: Span, found: Found) {
     if found.late > 0 {
         section.notes.push(format!(
-            "{} markets or channels waited for their first snapshot after they opened or recording \
-             began, {:.3} s in all and {:.3} s at most: no findings",
+            "{} times a market or channel waited for its first snapshot, or lay at the end of what is \
+             judged, {:.3} s in all and {:.3} s at most: no findings",
             found.late,
             real(whole_seconds(found.late_micros * 1000)) / 1000.0,
             seconds(found.late_longest)

@@ -148,7 +148,13 @@ impl Judge<'_> {
 
     /// The wait for the first snapshot. Recording begins anew with each, so that only what ends with a
     /// snapshot is a wait.
+    ///
+    /// Nor is the edge of what is judged a hole: sessions that stop together had their last frames at
+    /// different times. What lies behind it is judged by the next run.
     fn is_late(&self, hole: Span, expected: Span, never: bool) -> bool {
+        if !never && hole.to == self.whole.to && hole.micros() <= FIRST_SNAPSHOT_MICROS {
+            return true;
+        }
         let begins = hole.from == expected.from && expected.from > self.whole.from;
         begins && hole.micros() <= FIRST_SNAPSHOT_MICROS && (!never || hole.to == self.whole.to)
     }

@@ -48,6 +48,9 @@ pub struct LogState {
     pub position: Option<i64>,
     /// The gatherer's clock at the first row that is not merged.
     pub waits_since: Option<i64>,
+    /// The gatherer's clock at the log's newest row, and how much of the journal is in it.
+    pub newest: Option<i64>,
+    pub journal_position: i64,
 }
 
 /// What a gatherer that answers says.
@@ -70,10 +73,15 @@ impl Standing {
         self.newest.map_or(i64::MIN, |newest| newest - UNPROVED_MICROS)
     }
 
-    /// Up to which time of its clock production has all rows of a log; every time when nothing waits.
+    /// Up to which time of its clock production has all rows of a log. A log whose place in the journal
+    /// is behind that of another lacks what the other may have already.
     pub fn merged_until(&self, log: Log) -> i64 {
+        let furthest = self.logs.values().map(|state| state.journal_position).max();
         match self.logs.get(&log) {
             Some(LogState { waits_since: Some(clock), .. }) => clock - 1,
+            Some(state) if Some(state.journal_position) < furthest => {
+                state.newest.unwrap_or(i64::MIN)
+            }
             _ => self.asked_at - SETTLING_MICROS,
         }
     }
@@ -186,11 +194,11 @@ impl Scene {
         away.collect()
     }
 
-    /// Up to which time of the gatherers' clocks production has every row of a log that any gatherer
-    /// who answers has.
+    /// Up to which time of the gatherers' clocks production has every row of a log that the gatherer that
+    /// is furthest has.
     pub fn merged_until(&self, log: Log) -> i64 {
         let standings = self.gatherers.iter().filter_map(|g| g.standing.as_ref().ok());
-        let until = standings.map(|standing| standing.merged_until(log)).min();
+        let until = standings.map(|standing| standing.merged_until(log)).max();
         until.unwrap_or(self.now - SETTLING_MICROS)
     }
 
@@ -256,13 +264,21 @@ async fn look_at(target: &Target) -> anyhow::Result<(Client, Standing)> {
     }
     let row = client.query_one("SELECT min(covered_from) FROM coverage_open", &[]).await;
     standing.open_from = row.context("read open stretches")?.try_get(0)?;
-    let sql = "SELECT name, log_id, head, kept_from FROM logs";
+    let sql = "SELECT name, log_id, head, kept_from, journal_position FROM logs";
     for row in client.query(sql, &[]).await.context("read heads")? {
         let name: String = row.try_get(0)?;
         let Some(log) = Log::from_name(&name) else { continue };
         let (log_id, head, kept_from) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let state = LogState { log_id, head, kept_from, position: None, waits_since: None };
         let newest = clock_at(&client, log, head).await?;
+        let state = LogState {
+            log_id,
+            head,
+            kept_from,
+            position: None,
+            waits_since: None,
+            newest,
+            journal_position: row.try_get(4)?,
+        };
         standing.newest = standing.newest.max(newest);
         standing.logs.insert(log, state);
     }
