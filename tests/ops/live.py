@@ -1,6 +1,7 @@
 """A real Prometheus on a running platform: every metric that a rule or a panel names is there, every
 expression can be evaluated, no panel is empty, and promtool finds nothing to say of the metrics."""
 
+import http.server
 import importlib.util
 import json
 import math
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import urllib.parse
 
 import yaml
@@ -34,20 +36,55 @@ def metrics(expression):
     return {name for name in names if name not in WORDS}
 
 
+class Verified:
+    """What `kalshi verify` leaves for node_exporter, served as that serves it."""
+
+    def __init__(self, platform):
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="kalshi-textfile-"))
+        self.file = self.home / "kalshi_verify.prom"
+        config = next(platform.parent.glob("kalshi-sandbox-*/config/deduplicator-1.yaml"))
+        # 2 is an answer too: a platform that has run for a minute has little to be judged by.
+        run(platform.kalshi, "verify", "all", "--config", config, "--since", "10m",
+            "--textfile", self.file, codes=(0, 2))
+
+    def __enter__(self):
+        textfile = self.file
+
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(textfile.read_bytes())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
 class Prometheus:
     """Debian's, with the repository's own configuration and rules; only the addresses are others."""
 
-    def __init__(self, platform):
-        self.platform = platform
+    def __init__(self, platform, verified):
+        self.platform, self.verified = platform, verified
 
     def __enter__(self):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="kalshi-prometheus-"))
         config = yaml.safe_load((rules.PROMETHEUS / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         jobs = {job["job_name"]: job for job in config["scrape_configs"]}
-        for job in jobs.values():
+        for name, job in jobs.items():
             for one in job["static_configs"]:
-                one["targets"] = [self.platform.metrics_address(one["labels"]["instance"])]
+                one["targets"] = [self.verified.address] if name == "node" else [self.platform.metrics_address(one["labels"]["instance"])]
         shutil.copytree(rules.PROMETHEUS / "rules", self.home / "rules")
         (self.home / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.address = f"127.0.0.1:{free_port()}"
@@ -67,7 +104,7 @@ class Prometheus:
     def has_scraped(self):
         if self.process.poll() is not None:
             raise Failed(f"Prometheus ended: {(self.home / 'log').read_text()}")
-        return get(f"http://{self.address}/-/ready")[0] == 200 and len(self.query("up == 1")) == 4
+        return get(f"http://{self.address}/-/ready")[0] == 200 and len(self.query("up == 1")) == 5
 
     def ask(self, path, **arguments):
         arguments = urllib.parse.urlencode(arguments)
@@ -148,7 +185,7 @@ def check(platform):
     for key in range(3):
         platform.exchange(f"garbage?key={key}&channel=orderbook_delta")
     families = lint(platform, "gatherer-1") + lint(platform, "deduplicator-1")
-    with Prometheus(platform) as prometheus:
+    with Verified(platform) as verified, Prometheus(platform, verified) as prometheus:
         wait_for("enough scrapes", 120, lambda: prometheus.query(
             f"min(count_over_time(up[5m])) >= {SCRAPES}") and prometheus.query("ALERTS"))
         known = set(prometheus.ask("label/__name__/values"))

@@ -21,8 +21,9 @@ def none(problems, what):
     require(not problems, "\n    ".join([f"{what}:", *map(str, problems)]))
 
 
-def run(*command, silent=False, **options):
-    """Runs a command to its end and gives its output. `silent`: a word of output is a failure too."""
+def run(*command, silent=False, codes=(0,), **options):
+    """Runs a command to its end and gives its output. `silent`: a word of output is a failure too;
+    `codes`: the exit codes that are none."""
     options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, **options}
     if "input" in options:
         del options["stdin"]
@@ -39,7 +40,7 @@ def run(*command, silent=False, **options):
         raise Failed(f"{command[0]} is missing: run .ci/install ops") from error
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{command[0]} did not end within 300 s") from error
-    if done.returncode != 0 or (silent and done.stdout.strip()):
+    if done.returncode not in codes or (silent and done.stdout.strip()):
         words = " ".join(str(word) for word in command)
         raise Failed(f"`{words}` ended with {done.returncode}:\n{done.stdout.strip()}")
     return done.stdout

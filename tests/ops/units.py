@@ -56,45 +56,77 @@ def program_reports(exec_start):
 
 def rules(unit):
     """What must hold of a unit that systemd itself does not judge."""
+    kind = "daemon" if parse(unit)["Service"].get("Type") != ["oneshot"] else "timed"
+    for text, holds in [*everywhere(unit), *(daemon(unit) if kind == "daemon" else timed(unit))]:
+        if not holds:
+            yield f"{unit.name}: it does not hold that {text}"
+
+
+def everywhere(unit):
     sections = parse(unit)
     head, service = sections["Unit"], sections["Service"]
-    timeout = int(service.get("TimeoutStopSec", ["90"])[0])
-    exec_start = service["ExecStart"][0]
-    for text, holds in [
-        ("StartLimitIntervalSec=0 stands in [Unit]", head.get("StartLimitIntervalSec") == ["0"]),
+    exec_start = service["ExecStart"][0].replace("rotate-password", "")
+    return [
         ("no StartLimit stands in [Service], where it is ignored",
          not any(key.startswith("StartLimit") for key in service)),
-        ("Type=notify", service.get("Type") == ["notify"]),
-        ("WatchdogSec is set, and the program reports to it",
-         "WatchdogSec" in service and program_reports(exec_start)),
-        ("Restart=always", service.get("Restart") == ["always"]),
-        ("RestartPreventExitStatus=64", service.get("RestartPreventExitStatus") == ["64"]),
-        (f"TimeoutStopSec is above the drain's {drain_deadline_seconds()} s",
-         timeout > drain_deadline_seconds()),
         ("secrets come by LoadCredential", len(service.get("LoadCredential", [])) >= 2),
         ("no secret stands in Environment or on the command line",
          "Environment" not in service and "password" not in exec_start),
         ("memory, tasks and files are limited",
          all(key in service for key in ["MemoryHigh", "MemoryMax", "TasksMax", "LimitNOFILE"])),
+        ("a machine without its secrets passes it over", "ConditionPathExists" in head),
         ("nothing ties it to PostgreSQL",
          not any("postgresql" in value
                  for key in ["Requires", "Requisite", "BindsTo", "PartOf", "Upholds"]
                  for value in head.get(key, []))),
+    ]
+
+
+def timed(unit):
+    """A program that a timer starts: it ends by itself, and nothing enables it but the timer."""
+    sections = parse(unit)
+    timer = unit.with_suffix(".timer")
+    asked = parse(timer) if timer.exists() else {}
+    return [
+        ("it has a timer", bool(asked)),
+        ("the timer says when", "OnCalendar" in asked.get("Timer", {})),
+        ("the timer is enabled into timers.target",
+         asked.get("Install", {}).get("WantedBy") == ["timers.target"]),
+        ("timer and service are passed over together",
+         asked.get("Unit", {}).get("ConditionPathExists")
+         == sections["Unit"].get("ConditionPathExists")),
+        ("it is not enabled by itself", "Install" not in sections),
+        ("a run that hangs is ended", "TimeoutStartSec" in sections["Service"]),
+    ]
+
+
+def daemon(unit):
+    sections = parse(unit)
+    head, service = sections["Unit"], sections["Service"]
+    timeout = int(service.get("TimeoutStopSec", ["90"])[0])
+    return [
+        ("StartLimitIntervalSec=0 stands in [Unit]", head.get("StartLimitIntervalSec") == ["0"]),
+        ("Type=notify", service.get("Type") == ["notify"]),
+        ("WatchdogSec is set, and the program reports to it",
+         "WatchdogSec" in service and program_reports(service["ExecStart"][0])),
+        ("Restart=always", service.get("Restart") == ["always"]),
+        ("RestartPreventExitStatus=64", service.get("RestartPreventExitStatus") == ["64"]),
+        (f"TimeoutStopSec is above the drain's {drain_deadline_seconds()} s",
+         timeout > drain_deadline_seconds()),
         ("it is enabled into multi-user.target",
          sections["Install"].get("WantedBy") == ["multi-user.target"]),
-    ]:
-        if not holds:
-            yield f"{unit.name}: it does not hold that {text}"
+    ]
 
 
 def check():
     units = sorted((ROOT / "systemd").glob("*.service"))
-    require(len(units) >= 2, "no units in systemd/")
+    timers = sorted((ROOT / "systemd").glob("*.timer"))
+    require(len(units) >= 4, "units are missing in systemd/")
     none((problem for unit in units for problem in rules(unit)), "units")
-    root = installed(units)
+    root = installed([*units, *timers])
     try:
         # It is silent when all is well, and ends with 0 for what it only warns of.
-        for unit in units:
+        for unit in [*units, *timers]:
             run("systemd-analyze", "verify", f"--root={root}", unit.name, silent=True)
     finally:
         shutil.rmtree(root)
@@ -102,4 +134,4 @@ def check():
     for unit in units:
         text = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", unit)
         worst.append(re.search(r"Overall exposure level for \S+: (\S+)", text)[1])
-    return f"{len(units)} units, exposure {max(worst, key=float)} at most"
+    return f"{len(units)} units and {len(timers)} timers, exposure {max(worst, key=float)} at most"
