@@ -118,7 +118,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             tokio::spawn(follow_log_level(hangup, arguments.config));
             let beside = archive.map(role::archive::companion);
             let shutdown = Shutdown::listen().context("install signals")?;
-            role::dedup::run_beside(config, beside, shutdown).await?;
+            role::dedup::run(config, beside, shutdown).await?;
             tracing::info!("stopped");
             Ok(())
         }

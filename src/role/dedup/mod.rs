@@ -81,20 +81,13 @@ pub struct GathererTarget {
     pub database: Target,
 }
 
-/// Runs until the request to stop, or until something that waiting does not cure.
+/// Runs until the request to stop, or until something that waiting does not cure, with another task in
+/// the process that shares its pages where one is given.
 ///
 /// # Errors
-/// `HeldError` when another deduplicator holds or has taken this production, `UsageError` when
-/// production's schema is another than this program's and no migration cures that.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    run_beside(config, None, shutdown).await
-}
-
-/// The same, with another task in the process that shares its pages.
-///
-/// # Errors
-/// As [`run`], and what the other task ends with.
-pub async fn run_beside(
+/// What that task ends with; `HeldError` when another deduplicator holds or has taken this production,
+/// `UsageError` when production's schema is another than this program's and no migration cures that.
+pub async fn run(
     config: Config,
     companion: Option<Companion>,
     shutdown: Shutdown,

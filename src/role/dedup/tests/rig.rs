@@ -81,7 +81,7 @@ impl Rig {
 
     pub fn run_with(config: Config) -> Running {
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(config, shutdown.clone()));
+        let task = tokio::spawn(run(config, None, shutdown.clone()));
         Running { shutdown, task }
     }
 
