@@ -152,6 +152,8 @@ impl State {
             }
             StreamMessage::EventLifecycle(_) => self.events += 1,
             StreamMessage::Unsubscribed => self.unsubscribed += 1,
+            // Our own, at the end: it may come before the report is made.
+            StreamMessage::Closed { reason } if format!("{reason:?}") == "ClientClosed" => {}
             other => bail!("{other:?}"),
         }
         Ok(())
