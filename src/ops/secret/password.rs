@@ -37,6 +37,8 @@ enum Source {
 struct Looks {
     wait: Duration,
     next: Option<Instant>,
+    /// What the last look found: for whoever waited for it, while it is being tried.
+    found: Vec<Secret>,
 }
 
 impl From<Secret> for Password {
@@ -110,8 +112,8 @@ impl Password {
     }
 
     /// What else the password may be, now that the server refuses `refused`: the version that is current
-    /// by now, then the one that is pending. Nothing when there is nothing else, or when somebody looked
-    /// in vain a moment ago.
+    /// by now, then the one that is pending. When somebody looked a moment ago, that is what he found;
+    /// nothing when there is nothing else.
     ///
     /// # Errors
     /// When the place cannot be read.
@@ -124,7 +126,7 @@ impl Password {
         }
         let now = Instant::now();
         if looks.next.is_some_and(|next| now < next) {
-            return Ok(Vec::new());
+            return Ok(looks.found.iter().filter(|secret| is_new(secret)).cloned().collect());
         }
         let found = match &self.0.source {
             Source::Value => Ok(Vec::new()),
@@ -141,7 +143,8 @@ impl Password {
         };
         looks.wait = looks.wait.saturating_mul(2).clamp(WAIT_FIRST, WAIT_MAX);
         looks.next = Some(now + looks.wait);
-        Ok(found?.into_iter().filter(is_new).collect())
+        looks.found = found?;
+        Ok(looks.found.iter().filter(|secret| is_new(secret)).cloned().collect())
     }
 
     /// The text of one that is given as a value or in a plain file.
@@ -189,6 +192,8 @@ mod tests {
         let second = store.put_pending(&Secret::new("two"), None).await.unwrap();
         assert!(password.others(&one).await.unwrap().is_empty());
         tokio::time::advance(WAIT_FIRST).await;
+        assert_eq!(exposed(password.others(&one).await.unwrap()), ["two"]);
+        // Another session that is refused while the first one still tries what it found.
         assert_eq!(exposed(password.others(&one).await.unwrap()), ["two"]);
         assert_eq!(password.get().await.unwrap().expose(), "one", "not accepted yet");
         password.accepted(&Secret::new("two")).await;
