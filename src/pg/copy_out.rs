@@ -259,7 +259,7 @@ mod tests {
                      'T' || n, \
                      CASE n WHEN 1 THEN '{}'::bigint[] ELSE ARRAY[n, -n]::bigint[] END, \
                      '00000000-0000-0000-0000-00000000000a'::uuid \
-                     FROM generate_series(1, 3) AS n ORDER BY n";
+                     FROM generate_series(1, 3) AS g (n) ORDER BY g.n";
         let mut rows = CopyOut::open(&client, query).await.unwrap();
         for n in 1..=3_i64 {
             assert!(rows.advance().await.unwrap());
