@@ -159,7 +159,7 @@ impl Production {
                 "INSERT INTO orderbook_deltas SELECT n, t, t + 4000 + n % 997, 'KX-' || n % 40, n % 3 = 0, \
                    10000 * (n % 97), 100 * (n % 19 - 9), 1, 1 + n % 3 \
                  FROM generate_series({head} + 1, {head} + {rows}) n, \
-                   LATERAL (SELECT 1786000000000000 + n * 20000000 AS t) t; \
+                   LATERAL (SELECT 1786000000000000 + n::bigint * 20000000 AS t) t; \
                  UPDATE logs SET head = {head} + {rows} WHERE name = 'orderbook_deltas'"
             ),
         );
