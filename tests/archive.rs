@@ -223,7 +223,7 @@ fn listed(archive: &Path, table: &str) -> Vec<i64> {
     let Ok(days) = fs::read_dir(archive.join("v1").join(table)) else { return seqs };
     for day in days.flatten().filter(|day| day.file_name().to_string_lossy().starts_with("dt=")) {
         for part in fs::read_dir(day.path()).expect("a day").flatten() {
-            if !part.path().extension().is_some_and(|extension| extension == "parquet") {
+            if part.path().extension().is_none_or(|extension| extension != "parquet") {
                 continue;
             }
             let file = fs::File::open(part.path()).expect("a part");
