@@ -143,7 +143,7 @@ fn generate(cluster: &Cluster, rows: i64) {
             "INSERT INTO orderbook_deltas SELECT n, t, t + 4000 + (random() * 3000)::int, \
                'KXBENCH-26AUG05-' || (random() * 400)::int, random() < 0.5, 10000 * (1 + (random() * 98)::int), \
                100 * ((random() * 500)::int - 250), 1, 1 + n % 3 \
-             FROM generate_series(1, {rows}) n, LATERAL (SELECT 1786000000000000 + n * 400 AS t) t; \
+             FROM generate_series(1, {rows}) n, LATERAL (SELECT 1786000000000000 + n::bigint * 400 AS t) t; \
              UPDATE logs SET head = {rows} WHERE name = 'orderbook_deltas'"
         ),
     );

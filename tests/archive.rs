@@ -158,8 +158,8 @@ impl Production {
             &format!(
                 "INSERT INTO orderbook_deltas SELECT n, t, t + 4000 + n % 997, 'KX-' || n % 40, n % 3 = 0, \
                    10000 * (n % 97), 100 * (n % 19 - 9), 1, 1 + n % 3 \
-                 FROM generate_series({head}::bigint + 1, {head} + {rows}) n, \
-                   LATERAL (SELECT 1786000000000000 + n * 20000000 AS t) t; \
+                 FROM generate_series({head} + 1, {head} + {rows}) n, \
+                   LATERAL (SELECT 1786000000000000 + n::bigint * 20000000 AS t) t; \
                  UPDATE logs SET head = {head} + {rows} WHERE name = 'orderbook_deltas'"
             ),
         );
@@ -223,7 +223,7 @@ fn listed(archive: &Path, table: &str) -> Vec<i64> {
     let Ok(days) = fs::read_dir(archive.join("v1").join(table)) else { return seqs };
     for day in days.flatten().filter(|day| day.file_name().to_string_lossy().starts_with("dt=")) {
         for part in fs::read_dir(day.path()).expect("a day").flatten() {
-            if !part.path().extension().is_some_and(|extension| extension == "parquet") {
+            if part.path().extension().is_none_or(|extension| extension != "parquet") {
                 continue;
             }
             let file = fs::File::open(part.path()).expect("a part");

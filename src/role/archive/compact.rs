@@ -179,6 +179,7 @@ struct Merged {
 
 /// What rows are sorted by.
 type Key<'a> = (&'a str, i64, i64);
+type OwnedKey = (String, i64, i64);
 
 /// A part that is being read.
 struct Source {
@@ -224,7 +225,7 @@ impl Source {
     }
 
     /// How many rows from here on come before another's first.
-    fn run(&self, other: Option<&(String, i64, i64)>) -> usize {
+    fn run(&self, other: Option<&OwnedKey>) -> usize {
         let rest = self.batch.num_rows() - self.at;
         let Some((key, time, seq)) = other else { return rest };
         let other = (key.as_str(), *time, *seq);
@@ -241,7 +242,7 @@ impl Source {
     }
 }
 
-fn owned(key: Key<'_>) -> (String, i64, i64) {
+fn owned(key: Key<'_>) -> OwnedKey {
     (key.0.to_owned(), key.1, key.2)
 }
 
@@ -256,7 +257,7 @@ fn merge(table: &'static Table, files: Vec<File>, level: i32) -> anyhow::Result<
     let to = file.try_clone().context("share a temporary file")?;
     // As many keys as there may be; a filter is at most as large as 2^17 of them ask for.
     let mut writer = part::writer(table, schema.clone(), level, 1 << 17, to)?;
-    let mut heap: BinaryHeap<Reverse<((String, i64, i64), usize)>> = BinaryHeap::new();
+    let mut heap: BinaryHeap<Reverse<(OwnedKey, usize)>> = BinaryHeap::new();
     for (number, source) in sources.iter().enumerate() {
         heap.extend(source.key(0).map(|key| Reverse((owned(key), number))));
     }

@@ -85,7 +85,7 @@ impl Rig {
         self.deltas(3_000, 5_000, FIRST_DAY + 1).await;
         let ts = FIRST_DAY * DAY;
         self.sql(&format!(
-            "INSERT INTO trades SELECT n, gen_random_uuid(), {ts} + n * 1000000000, {ts}, 'KX-' || n % 5, \
+            "INSERT INTO trades SELECT n, gen_random_uuid(), {ts} + n::bigint * 1000000000, {ts}, 'KX-' || n % 5, \
                  500000, CASE WHEN n % 2 = 0 THEN 500000 END, 100 * n, \
                  CASE WHEN n % 3 > 0 THEN n % 3 = 1 END, false, 1 FROM generate_series(1, 100) n; \
              INSERT INTO orderbook_snapshots SELECT n, {ts} + n, CASE WHEN n % 4 > 0 THEN {ts} + n * 1000 - 1 END, \
