@@ -21,7 +21,9 @@ fn main() {
     let steady = run("1");
     let bursts = run("4");
     let p99 = |run: &Value| run.pointer("/latency_ms/p99").and_then(Value::as_f64);
-    let complete = [&steady, &bursts].iter().all(|run| run["verdict"] == "complete");
+    let complete = [&steady, &bursts]
+        .iter()
+        .all(|run| run.get("verdict").is_some_and(|verdict| verdict == "complete"));
     let steady_p99 = p99(&steady).unwrap_or(f64::INFINITY);
     println!(
         "{}",

@@ -52,15 +52,15 @@ pub struct MachineTicks {
 pub fn machine_ticks() -> MachineTicks {
     let stat = fs::read_to_string("/proc/stat").expect("read /proc/stat");
     let line = stat.lines().next().expect("the line of all processors");
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).flat_map(str::parse).take(8).collect();
     // user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user already.
-    let [user, nice, system, _, _, irq, softirq, stolen] = ticks[..8] else {
+    let [user, nice, system, _, _, irq, softirq, stolen] = ticks.as_slice() else {
         panic!("unknown form of /proc/stat: {line}")
     };
     MachineTicks {
-        all: ticks[..8].iter().sum(),
+        all: ticks.iter().sum(),
         busy: user + nice + system + irq + softirq,
-        stolen,
+        stolen: *stolen,
     }
 }
 
