@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use postgres_protocol::password::scram_sha_256;
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -19,6 +20,8 @@ use crate::pg::{ConnectError, Options, Target, describe, quoted};
 const ROTATE_KEY: i64 = 0x6b61_6c73_6869_0005;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server may take to see that the run before has ended, whose session has the lock.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A session of whoever may set the password, with the lock.
 pub struct Session {
@@ -73,9 +76,16 @@ impl Session {
 
     async fn lock(&self) -> Result<()> {
         let sql = "SELECT pg_try_advisory_lock($1)";
-        let row = self.client.query_one(sql, &[&ROTATE_KEY]).await;
-        if self.told(row, "take the lock of rotations")?.try_get(0)? {
-            return Ok(());
+        let deadline = Instant::now() + LINGER;
+        loop {
+            let row = self.client.query_one(sql, &[&ROTATE_KEY]).await;
+            if self.told(row, "take the lock of rotations")?.try_get(0)? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(LINGER / 20).await;
         }
         let sql = "SELECT a.usename::text, a.application_name, host(a.client_addr), l.pid \
                    FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) \
