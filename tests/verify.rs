@@ -467,7 +467,7 @@ fn a_run_over_the_recorded_windows_has_no_false_alarm() {
     let mut merging = Process::start(&["dedup", "--config", dedup.to_str().expect("UTF-8")], log);
     wait_for("the end of the replay", || (exchange.status()["finished"] == true).then_some(()));
     // Everything that was received is in the databases before they stop.
-    let published = exchange.status()["published"]["deltas"].as_i64().expect("a count");
+    let published = exchange.status()["published"]["orderbook_deltas"].as_i64().expect("a count");
     for database in ["g1", "g2"] {
         let mut before = -1;
         wait_for("what was received", || {
