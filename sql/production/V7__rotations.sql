@@ -13,6 +13,7 @@ CREATE TABLE rotations (
     session_name text NOT NULL DEFAULT session_user
 );
 COMMENT ON TABLE rotations IS 'One row for each step of a rotation that changed this database or ended there; never a password. Written by rotation_noted alone.';
+COMMENT ON COLUMN rotations.id IS 'The line''s number, in order of writing.';
 COMMENT ON COLUMN rotations.at IS 'The server''s clock, in microseconds since the epoch, UTC.';
 COMMENT ON COLUMN rotations.run IS 'One run of kalshi rotate-password; one that was killed and started again is two.';
 COMMENT ON COLUMN rotations.login IS 'The role whose password it is.';
