@@ -337,6 +337,17 @@ fn no_secret_is_shown_by_any_role_at_any_level() {
         rest.split('\'').next().expect("its end").to_owned()
     };
     let mut heard = fine(&["gather", "--check"], &bench.gatherer, NOWHERE);
+    // Roles that die of a panic with their secrets in hand, and then as they ought to be.
+    for (role, file, place) in [
+        ("gather", &gather_file, "append-after-commit=20*off->panic"),
+        ("dedup", &dedup_file, "dedup-after-commit=panic"),
+    ] {
+        let (way, log) = (format!("FAILPOINTS={place}"), root.join(format!("{role}-panic.log")));
+        let mut dying = Process::start_in(&["env", &way], &[role, "--config", file], log);
+        assert!(!dying.ended().success());
+        assert!(dying.log().contains("panicked"), "{}", dying.log());
+        heard.push_str(&dying.log());
+    }
     let gatherer = Process::start(&["gather", "--config", &gather_file], root.join("g.log"));
     let dedup = Process::start(&["dedup", "--config", &dedup_file], root.join("d.log"));
     wait_for("rows in production", || {
@@ -357,6 +368,16 @@ fn no_secret_is_shown_by_any_role_at_any_level() {
     ] {
         let mut command = kalshi(arguments, &bench.dedup, NOWHERE);
         hear(said(&command.env("RUST_BACKTRACE", "1").output().expect("run")));
+    }
+    let mut command = kalshi(&["rotate-password", "--role", "deduplicator"], &bench.dedup, NOWHERE);
+    command.env("RUST_BACKTRACE", "1").env("FAILPOINTS", "rotate-set=panic");
+    let told = said(&command.output().expect("run"));
+    assert!(told.2.contains("panicked"), "{told:?}");
+    hear(told);
+    let text = fs::read_to_string(root.join("deduplicator.secret")).expect("a secret");
+    let held: Value = serde_json::from_str(&text).expect("JSON");
+    for version in ["current", "pending"] {
+        planted.push(held[version]["value"].as_str().expect("a password").to_owned());
     }
     // A password that is wrong, and a file that is damaged, in the words of everybody who meets them.
     for text in

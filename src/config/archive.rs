@@ -43,7 +43,7 @@ pub fn read(
     if !root.has("archive") {
         return Some(None);
     }
-    let enabled = section.get("enabled", true, flag);
+    let enabled = section.get("enabled", true, units::flag);
     let place = place(&section);
     let database = database(&section, production);
     let max_age = section.get(
@@ -63,7 +63,7 @@ pub fn read(
         Ok(level) if (1..=22).contains(&level) => Ok(level),
         _ => Err("is not a level of zstd from 1 to 22".to_owned()),
     });
-    let compact = section.get("compact", true, flag);
+    let compact = section.get("compact", true, units::flag);
     section.finish();
     let config = Config {
         place: place?,
@@ -75,14 +75,6 @@ pub fn read(
         server: server?.clone(),
     };
     Some(enabled?.then_some(config))
-}
-
-fn flag(text: &str) -> Result<bool, String> {
-    match text.trim() {
-        "true" | "yes" | "on" => Ok(true),
-        "false" | "no" | "off" => Ok(false),
-        _ => Err("is neither true nor false".to_owned()),
-    }
 }
 
 /// Production by another login: what is left out is as in `production`.

@@ -18,11 +18,7 @@ pub fn read(root: &Section<'_>) -> Option<Option<Config>> {
     let (section, markets) = (root.section("api"), root.section("markets"));
     let context = root.context();
     let given = root.has("api");
-    let enabled = markets.get("enabled", given, |text| match text.trim() {
-        "true" | "yes" | "on" => Ok(true),
-        "false" | "no" | "off" => Ok(false),
-        _ => Err("is neither true nor false".to_owned()),
-    });
+    let enabled = markets.get("enabled", given, units::flag);
     let interval =
         units::duration_within(Duration::from_secs(1), DAY, "an interval from 1s to 24h");
     // What the interval was called before there was a section for it.

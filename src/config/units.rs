@@ -21,6 +21,15 @@ pub fn duration_within(
     }
 }
 
+/// Yes or no, in the words of YAML.
+pub fn flag(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "true" | "yes" | "on" => Ok(true),
+        "false" | "no" | "off" => Ok(false),
+        _ => Err("is neither true nor false".to_owned()),
+    }
+}
+
 /// How long rows are kept; None is for ever.
 pub fn retention(text: &str) -> Result<Option<Duration>, String> {
     if text.trim() == "forever" {

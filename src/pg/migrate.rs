@@ -16,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use tracing::debug;
 
+use super::advisory::{self, Lock};
 use super::engine::{self, Choice, Engine};
 use super::error::describe;
 use super::{Options, Target};
@@ -24,9 +25,6 @@ pub use access::{create_database, create_database_sql, exists, expect_server};
 pub use error::{MigrateError, VersionError};
 pub use history::Entry;
 use history::History;
-
-/// Session lock of a running migration, numbered after those of [`super::writer`].
-pub const MIGRATE_KEY: i64 = 0x6b61_6c73_6869_0003;
 
 /// Longest wait for another migration, and for any table that a migration changes: a statement that
 /// queues for a table blocks everybody who comes after it.
@@ -219,13 +217,11 @@ async fn lock(
     target: &Target,
     progress: &mut (impl FnMut(Progress<'_>) + Send),
 ) -> Result<(), MigrateError> {
-    let taken: bool =
-        client.query_one("SELECT pg_try_advisory_lock($1)", &[&MIGRATE_KEY]).await?.try_get(0)?;
-    if taken {
+    if advisory::take(client, Lock::Migrate).await? {
         return Ok(());
     }
     progress(Progress::Waiting);
-    match client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATE_KEY]).await {
+    match client.execute("SELECT pg_advisory_lock($1)", &[&Lock::Migrate.key()]).await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             Err(MigrateError::Held { target: target.to_string() })
@@ -287,7 +283,7 @@ pub async fn check(client: &Client, schema: Schema) -> Result<(), VersionError> 
     let history = History::read(client).await?;
     match history.pending(&migrations)?.first() {
         None => Ok(()),
-        Some(_) if is_migrating(client).await? => {
+        Some(_) if advisory::is_held(client, Lock::Migrate).await? => {
             Err(VersionError::Migrating { database: history.database.clone() })
         }
         Some(_) => Err(VersionError::Behind {
@@ -297,15 +293,6 @@ pub async fn check(client: &Client, schema: Schema) -> Result<(), VersionError> 
             needed: newest(&migrations),
         }),
     }
-}
-
-/// Whether a migration of this database is running.
-async fn is_migrating(client: &Client) -> Result<bool, Error> {
-    // A 64-bit advisory key stands there as two halves, with `objsubid` 1.
-    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
-                 AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = $1 \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
-    client.query_one(sql, &[&MIGRATE_KEY]).await?.try_get(0)
 }
 
 /// A step that failed, in the server's own words: refinery's error quotes only "db error".

@@ -2,6 +2,7 @@
 //!
 //! Knows no domain word and no configuration file; a [`Target`] says all that a connection needs.
 
+pub mod advisory;
 pub mod copy;
 pub mod copy_out;
 pub mod engine;

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::{Client, Error, GenericClient, Transaction};
 
-/// Transaction lock of whoever makes partitions, so that two tasks never make the same one. The key
-/// stands beside those of [`super::writer`] and [`super::migrate`].
-const MAKE_KEY: i64 = 0x6b61_6c73_6869_0004;
+use super::advisory::Lock;
+
 /// Whoever makes one waits no longer for a person's statement on the table, then tries again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 /// Marks what a decision was made about; only tables that carry it are ever dropped, so that a
@@ -153,7 +152,8 @@ pub async fn list(client: &impl GenericClient, table: &str) -> Result<Vec<Partit
 
 /// Waits for whoever makes partitions; from here to the transaction's end nobody else does.
 pub async fn lock(tx: &Transaction<'_>) -> Result<(), Error> {
-    tx.batch_execute(&format!("{LOCK_TIMEOUT}; SELECT pg_advisory_xact_lock({MAKE_KEY})")).await
+    let key = Lock::Partitions.key();
+    tx.batch_execute(&format!("{LOCK_TIMEOUT}; SELECT pg_advisory_xact_lock({key})")).await
 }
 
 /// Makes a partition. `comment` and `name` hold no quote.

@@ -12,14 +12,9 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error, SimpleQueryMessage, Transaction};
 use tracing::{debug, warn};
 
+use super::advisory::{self, Lock, SESSIONS};
 use super::error::{Class, ConnectError, classify, describe};
 use super::{Options, Target};
-
-/// Session lock of the one writer, in each database on its own. The keys spell "kalshi" and number
-/// the locks, so that they are recognised in `pg_locks`.
-pub const WRITER_KEY: i64 = 0x6b61_6c73_6869_0001;
-/// Transaction lock between batches (shared) and a takeover (exclusive).
-pub const FENCE_KEY: i64 = 0x6b61_6c73_6869_0002;
 
 /// How long a takeover waits for the batches of the writer before, and then once more after their
 /// sessions were ended. A healthy batch takes well under a second.
@@ -93,7 +88,8 @@ impl WriterLock {
         let options = Options { lock_timeout: Some(patience), ..Options::default() };
         let mut client = target.connect_with(options).await.map_err(AcquireError::Connect)?;
         client.batch_execute(SESSION_SETTINGS).await?;
-        let (mut taken, pid) = try_lock(&client).await?;
+        let pid = client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
+        let mut taken = advisory::take(&client, Lock::Writer).await?;
         if !taken {
             let found = find_holder(&client, target).await?;
             let Some(former) = former.filter(|former| former.is_holder(&found)) else {
@@ -102,7 +98,7 @@ impl WriterLock {
             warn!(%target, pid = former.pid, "ending this process's former session, which holds the lock");
             let sql = "SELECT pg_terminate_backend($1, $2)";
             client.execute(sql, &[&former.pid, &END_PATIENCE_MS]).await?;
-            (taken, _) = try_lock(&client).await?;
+            taken = advisory::take(&client, Lock::Writer).await?;
             if !taken {
                 let found = find_holder(&client, target).await?;
                 return Err(if former.is_holder(&found) {
@@ -165,17 +161,10 @@ impl fmt::Debug for WriterLock {
     }
 }
 
-/// Tries to take the lock. Returns whether it did, and the server's process of this session.
-async fn try_lock(client: &Client) -> Result<(bool, i32), Error> {
-    let sql = "SELECT pg_try_advisory_lock($1), pg_backend_pid()";
-    let row = client.query_one(sql, &[&WRITER_KEY]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
-}
-
 /// Raises the epoch once no batch is running, and says who did.
 async fn raise_epoch(client: &mut Client, holder: &str) -> Result<i64, Error> {
     let tx = client.transaction().await?;
-    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&FENCE_KEY]).await?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&Lock::Fence.key()]).await?;
     let row = tx
         .query_one(
             "UPDATE writer SET epoch = epoch + 1, holder = $1, acquired_at = now() RETURNING epoch",
@@ -190,19 +179,10 @@ fn is_lock_timeout(error: &Error) -> bool {
     error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// A 64-bit advisory key stands in `pg_locks` as two halves, with `objsubid` 1.
-const LOCK_SESSIONS: &str = "
-    FROM pg_locks l
-    LEFT JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND (l.classid::bigint << 32) | l.objid::bigint = $1
-      AND l.pid <> pg_backend_pid()";
-
 /// Ends the sessions that hold the fence. They belong to a writer whose lock this session now has.
 async fn end_stuck_batches(client: &Client, target: &Target) -> Result<(), Error> {
-    let sql = format!("SELECT l.pid, pg_terminate_backend(l.pid) {LOCK_SESSIONS}");
-    for row in client.query(&sql, &[&FENCE_KEY]).await? {
+    let sql = format!("SELECT l.pid, pg_terminate_backend(l.pid) {SESSIONS}");
+    for row in client.query(&sql, &[&Lock::Fence.key()]).await? {
         let (pid, ended): (i32, bool) = (row.try_get(0)?, row.try_get(1)?);
         warn!(%target, pid, ended, "ended the stuck batch of a writer that lost its lock");
     }
@@ -215,10 +195,11 @@ pub async fn find_holder(client: &Client, target: &Target) -> Result<Holder, Err
         "SELECT w.holder, w.epoch, to_char(w.acquired_at AT TIME ZONE 'UTC', $2), s.pid,
                 s.application_name, s.usename, s.address
          FROM writer w LEFT JOIN
-             (SELECT l.pid, a.application_name, a.usename::text, host(a.client_addr) AS address {LOCK_SESSIONS} LIMIT 1) s
+             (SELECT l.pid, a.application_name, a.usename::text, host(a.client_addr) AS address {SESSIONS} LIMIT 1) s
              ON true"
     );
-    let row = client.query_one(&sql, &[&WRITER_KEY, &"YYYY-MM-DD\"T\"HH24:MI:SS\"Z\""]).await?;
+    let row =
+        client.query_one(&sql, &[&Lock::Writer.key(), &"YYYY-MM-DD\"T\"HH24:MI:SS\"Z\""]).await?;
     Ok(Holder {
         target: target.to_string(),
         name: row.try_get(0)?,
@@ -350,7 +331,8 @@ impl Fence {
     /// One round trip, two statements: the second gets a snapshot of its own, taken after the first
     /// one's wait was over.
     pub async fn check(&self, tx: &Transaction<'_>) -> Result<(), FenceError> {
-        let sql = format!("SELECT pg_advisory_xact_lock_shared({FENCE_KEY}); {EPOCH_QUERY}");
+        let key = Lock::Fence.key();
+        let sql = format!("SELECT pg_advisory_xact_lock_shared({key}); {EPOCH_QUERY}");
         self.compare(&tx.simple_query(&sql).await.map_err(FenceError::Pg)?)
     }
 

@@ -6,10 +6,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
 use super::super::Target;
+use super::super::advisory::Lock;
 use super::super::error::{Class, classify_chain};
 use super::super::migrate::{self, Schema};
 use super::super::testing::Cluster;
-use super::super::writer::{AcquireError, FENCE_KEY, Fence, FenceError, WRITER_KEY, WriterLock};
+use super::super::writer::{AcquireError, Fence, FenceError, WriterLock};
 
 async fn migrated(cluster: &Cluster, schema: Schema) -> Target {
     let target = cluster.create("logs").await;
@@ -22,7 +23,8 @@ async fn cut_lock_session(admin: &Client, lock: &WriterLock) {
     let sql = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
          WHERE locktype = 'advisory' AND granted
-           AND (classid::bigint << 32) | objid::bigint = {WRITER_KEY}"
+           AND (classid::bigint << 32) | objid::bigint = {}",
+        Lock::Writer.key()
     );
     let cut: i64 = admin.query_one(&sql, &[]).await.unwrap().get(0);
     assert_eq!(cut, 1);
@@ -89,7 +91,7 @@ async fn a_stranger_with_the_lock_is_named() {
     drop(WriterLock::acquire(&target, "gatherer-1 on box-a").await.unwrap());
     let stranger = Target { application_name: "psql".to_owned(), ..target.clone() };
     let client = stranger.connect().await.unwrap();
-    client.execute("SELECT pg_advisory_lock($1)", &[&WRITER_KEY]).await.unwrap();
+    client.execute("SELECT pg_advisory_lock($1)", &[&Lock::Writer.key()]).await.unwrap();
     let error = WriterLock::acquire(&target, "gatherer-1 on box-b").await.unwrap_err();
     assert_eq!(error.class(), Class::Held);
     let text = error.to_string();
@@ -254,7 +256,8 @@ async fn the_locks_session_ends_when_its_client_vanishes() {
 async fn wait_for_fence_waiter(admin: &Client) {
     let sql = format!(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-         AND (classid::bigint << 32) | objid::bigint = {FENCE_KEY}"
+         AND (classid::bigint << 32) | objid::bigint = {}",
+        Lock::Fence.key()
     );
     tokio::time::timeout(Duration::from_secs(30), async {
         while admin.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {}

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use super::super::advisory::Lock;
 use super::super::error::Class;
-use super::super::migrate::{self, MIGRATE_KEY, MigrateError, Progress, Schema, VersionError};
+use super::super::migrate::{self, MigrateError, Progress, Schema, VersionError};
 use super::super::testing::{Cluster, choice};
 
 #[test]
@@ -86,17 +87,17 @@ async fn two_runs_at_once_apply_everything_once() {
     // Whoever meets a running migration waits for it instead of asking for one.
     let behind = cluster.create("behind").await;
     let (migrating, other) = (behind.connect().await.unwrap(), behind.connect().await.unwrap());
-    migrating.execute("SELECT pg_advisory_lock($1)", &[&MIGRATE_KEY]).await.unwrap();
+    migrating.execute("SELECT pg_advisory_lock($1)", &[&Lock::Migrate.key()]).await.unwrap();
     let error = migrate::check(&other, Schema::Gatherer).await.unwrap_err();
     assert!(matches!(error, VersionError::Migrating { .. }), "{error}");
     assert_eq!((error.class(), error.is_for_good()), (Class::Retry, false));
-    migrating.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATE_KEY]).await.unwrap();
+    migrating.execute("SELECT pg_advisory_unlock($1)", &[&Lock::Migrate.key()]).await.unwrap();
     let error = migrate::check(&other, Schema::Gatherer).await.unwrap_err();
     assert!(matches!(error, VersionError::Behind { .. }), "{error}");
 
     // While another holds the lock, a run waits and says so.
     let holder = target.connect().await.unwrap();
-    holder.execute("SELECT pg_advisory_lock($1)", &[&MIGRATE_KEY]).await.unwrap();
+    holder.execute("SELECT pg_advisory_lock($1)", &[&Lock::Migrate.key()]).await.unwrap();
     let (told, mut waiting) = tokio::sync::mpsc::unbounded_channel();
     let run = tokio::spawn({
         let target = target.clone();

@@ -24,10 +24,9 @@ use crate::ops::backoff::Backoff;
 use crate::ops::exit::{Exit, HeldError, UsageError, chain};
 use crate::ops::health::Status;
 use crate::pg::Target;
+use crate::pg::advisory::{self, Lock};
 use crate::pg::migrate::{self, Schema, VersionError};
 
-/// Session lock of the archiver in production; those of writers and migrations are 1 to 3.
-const ARCHIVE_KEY: i64 = 0x6b61_6c73_6869_0041;
 /// Between two looks at production.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at the versions of markets, and at days to make larger parts of.
@@ -169,26 +168,15 @@ impl Archiver {
 
 /// Takes the archiver's lock for the life of the session.
 async fn lock(session: &Client, target: &Target) -> anyhow::Result<()> {
-    let sql = "SELECT pg_try_advisory_lock($1)";
-    let row = session.query_one(sql, &[&ARCHIVE_KEY]).await.context("take the archiver's lock")?;
-    if row.try_get(0)? {
+    if advisory::take_within(session, Lock::Archive, advisory::LINGER)
+        .await
+        .context("take the archiver's lock")?
+    {
         return Ok(());
     }
-    // Who has it shows only to a session of the same user.
-    let sql = "SELECT a.application_name, a.pid, coalesce(host(a.client_addr), 'a local socket') \
-               FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-               WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-                 AND (l.classid::bigint << 32) | l.objid::bigint = $1 \
-                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let holder = session.query_opt(sql, &[&ARCHIVE_KEY]).await.context("ask who archives")?;
-    let who = match holder {
-        Some(row) => {
-            let (name, pid, from): (Option<&str>, i32, &str) =
-                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            format!("{} from {from}, server process {pid}", name.unwrap_or("somebody"))
-        }
-        None => "somebody who has just ended".to_owned(),
-    };
+    let holder = advisory::holder(session, Lock::Archive).await.context("ask who archives")?;
+    let who = holder
+        .map_or_else(|| "somebody who has just ended".to_owned(), |holder| holder.to_string());
     Err(HeldError(format!("{target} is being archived by {who}")).into())
 }
 

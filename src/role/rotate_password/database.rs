@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use postgres_protocol::password::scram_sha_256;
-use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -13,16 +12,10 @@ use uuid::Uuid;
 use super::Database;
 use crate::ops::exit::HeldError;
 use crate::ops::secret::{Secret, Version, Versions};
+use crate::pg::advisory::{self, Lock};
 use crate::pg::{ConnectError, Options, Target, describe, quoted};
 
-/// Session lock of a rotation, in each database that it is about. The keys spell "kalshi" and number the
-/// locks, so that they are recognised in `pg_locks`.
-const ROTATE_KEY: i64 = 0x6b61_6c73_6869_0005;
-
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the server may take to see that the run before has ended, whose session has the lock.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// A session of whoever may set the password, with the lock.
 pub struct Session {
     client: Client,
@@ -33,13 +26,28 @@ pub struct Session {
     by: String,
 }
 
-/// What the audit log is told.
+/// What the audit log is told of every step of a run.
+#[derive(Debug)]
+pub struct Run {
+    pub id: Uuid,
+    /// The secret's place.
+    pub secret: String,
+    /// Who does it.
+    pub done_by: String,
+}
+
+impl Run {
+    /// What is told of a step with this version of the secret.
+    pub fn note<'a>(&'a self, version: &'a str) -> Note<'a> {
+        Note { run: self, version }
+    }
+}
+
+/// What the audit log is told of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Note<'a> {
-    pub run: Uuid,
-    pub secret: &'a str,
-    pub version: &'a str,
-    pub done_by: &'a str,
+    run: &'a Run,
+    version: &'a str,
 }
 
 /// What the server says of the role before anything is done.
@@ -75,34 +83,14 @@ impl Session {
     }
 
     async fn lock(&self) -> Result<()> {
-        let sql = "SELECT pg_try_advisory_lock($1)";
-        let deadline = Instant::now() + LINGER;
-        loop {
-            let row = self.client.query_one(sql, &[&ROTATE_KEY]).await;
-            if self.told(row, "take the lock of rotations")?.try_get(0)? {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            tokio::time::sleep(LINGER / 20).await;
+        let taken = advisory::take_within(&self.client, Lock::Rotate, advisory::LINGER).await;
+        if self.told(taken, "take the lock of rotations")? {
+            return Ok(());
         }
-        let sql = "SELECT a.usename::text, a.application_name, host(a.client_addr), l.pid \
-                   FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) \
-                   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                     AND (l.classid::bigint << 32) | l.objid::bigint = $1";
-        let row = self.client.query_opt(sql, &[&ROTATE_KEY]).await.context("ask who rotates")?;
+        let holder = advisory::holder(&self.client, Lock::Rotate).await;
         let mut text = format!("another rotation is under way in {}", self.name);
-        if let Some(row) = row {
-            let user: Option<String> = row.try_get(0)?;
-            let address: Option<String> = row.try_get(2)?;
-            let pid: i32 = row.try_get(3)?;
-            text.push_str(&format!(
-                ": by {} from {}, server process {pid}",
-                user.unwrap_or_default(),
-                address.unwrap_or_else(|| "this machine".to_owned()),
-            ));
+        if let Some(holder) = self.told(holder, "ask who rotates")? {
+            text.push_str(&format!(": {holder}"));
         }
         text.push_str("; wait for its end, nothing was changed");
         Err(HeldError(text).into())
@@ -156,16 +144,7 @@ impl Session {
         group: Option<&str>,
         note: Note<'_>,
     ) -> Result<()> {
-        let login = self.login.clone();
-        let sql = statements(&login, secret, group);
-        let tried = async {
-            let tx = self.client.transaction().await?;
-            tx.batch_execute(&sql).await?;
-            noted(&tx, &login, "rehearse", note).await?;
-            tx.rollback().await
-        };
-        let tried = tried.await;
-        self.told(tried, &format!("set the password of {login}"))
+        self.change(secret, group, "rehearse", note, Outcome::TakenBack).await
     }
 
     /// Sets the password, as a verifier that is made here: what the server gets to see, and to log, opens
@@ -180,18 +159,45 @@ impl Session {
         step: &str,
         note: Note<'_>,
     ) -> Result<()> {
+        self.change(secret, group, step, note, Outcome::Kept).await
+    }
+
+    async fn change(
+        &mut self,
+        secret: &Secret,
+        group: Option<&str>,
+        step: &str,
+        note: Note<'_>,
+        outcome: Outcome,
+    ) -> Result<()> {
+        let sql = statements(&self.login, secret, group);
+        self.run(&sql, step, note, outcome).await
+    }
+
+    /// Takes the role's password away: it cannot log in by one. Nothing, when there is no such role.
+    pub async fn close(&mut self, note: Note<'_>) -> Result<()> {
+        if !self.inspect().await?.exists {
+            return Ok(());
+        }
+        let sql = format!("ALTER ROLE {} PASSWORD NULL", quoted(&self.login));
+        self.run(&sql, "undo", note, Outcome::Kept).await
+    }
+
+    async fn run(&mut self, sql: &str, step: &str, note: Note<'_>, outcome: Outcome) -> Result<()> {
         let login = self.login.clone();
-        let sql = statements(&login, secret, group);
-        let set = async {
+        let changed = async {
             let tx = self.client.transaction().await?;
             // What the secret says next must not be undone by a crash of the server.
             tx.batch_execute("SET LOCAL synchronous_commit = on").await?;
-            tx.batch_execute(&sql).await?;
+            tx.batch_execute(sql).await?;
             noted(&tx, &login, step, note).await?;
-            tx.commit().await
+            match outcome {
+                Outcome::Kept => tx.commit().await,
+                Outcome::TakenBack => tx.rollback().await,
+            }
         };
-        let set = set.await;
-        self.told(set, &format!("set the password of {login}"))
+        let changed = changed.await;
+        self.told(changed, &format!("set the password of {login}"))
     }
 
     /// Adds a line to the audit log.
@@ -223,6 +229,13 @@ impl Session {
     }
 }
 
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Kept,
+    TakenBack,
+}
+
 /// The server answered, and did nothing.
 #[derive(Debug)]
 pub struct Refused(String);
@@ -241,9 +254,9 @@ async fn noted(
     step: &str,
     note: Note<'_>,
 ) -> Result<(), Error> {
-    let Note { run, secret, version, done_by } = note;
+    let Note { run: Run { id, secret, done_by }, version } = note;
     let sql = "SELECT rotation_noted($1, $2, $3, $4, $5, $6)";
-    tx.execute(sql, &[&run, &login, &step, &secret, &version, &done_by]).await.map(drop)
+    tx.execute(sql, &[&id, &login, &step, &secret, &version, &done_by]).await.map(drop)
 }
 
 /// A verifier has no character that would end the quotes.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use uuid::Uuid;
 
 use super::account::{Account, Ended};
-use super::database::{Login, Note, Refused, Session, asks_no_password, login};
+use super::database::{Login, Refused, Run, Session, asks_no_password, login};
 use super::{Action, Database, Job, Options, Strategy};
 use crate::ops::crash;
 use crate::ops::exit::chain;
@@ -64,8 +64,7 @@ pub async fn run(job: &Job, options: Options, account: &mut Account) -> Result<(
         account,
         versions,
         sessions: Vec::new(),
-        run: Uuid::new_v4(),
-        done_by: done_by(),
+        run: Run { id: Uuid::new_v4(), secret: job.store.place().to_string(), done_by: done_by() },
         is_changed: false,
     };
     match Box::pin(rotation.run()).await {
@@ -97,8 +96,7 @@ struct Rotation<'a> {
     versions: Versions,
     /// One for each database, each with the lock.
     sessions: Vec<Session>,
-    run: Uuid,
-    done_by: String,
+    run: Run,
     /// From the first change of the secret or a database until all is over or undone.
     is_changed: bool,
 }
@@ -210,12 +208,7 @@ impl Rotation<'_> {
     async fn carry_out(&mut self, version: &Version, outcome: &'static str) -> Result<()> {
         let login = self.login_of(version);
         for (session, database) in self.sessions.iter_mut().zip(&self.job.databases) {
-            let note = Note {
-                run: self.run,
-                secret: &self.job.store.place().to_string(),
-                version: &version.id,
-                done_by: &self.done_by,
-            };
+            let note = self.run.note(&version.id);
             let name = Some(session.name.clone());
             // A server that asks for no password takes any: only setting it makes sure.
             if is_accepted(database, &login, &version.value).await
@@ -275,18 +268,22 @@ impl Rotation<'_> {
         let mut before = before.filter(|version| self.login_of(version) == login_name);
         if let Some(version) = before.next().cloned() {
             for (session, database) in self.sessions.iter_mut().zip(&self.job.databases) {
-                let note = Note {
-                    run: self.run,
-                    secret: &self.job.store.place().to_string(),
-                    version: &version.id,
-                    done_by: &self.done_by,
-                };
+                let note = self.run.note(&version.id);
                 session.set(&version.value, None, "undo", note).await?;
                 let name = Some(session.name.clone());
                 if !is_accepted(database, login_name, &version.value).await {
                     bail!("the password of before does not open {} again", session.name);
                 }
                 self.account.step("undo", name, Ended::Done, format!("role {login_name}"));
+                crash::point("rotate-undone");
+            }
+        } else {
+            // Nobody has ever had a password of this login: it gets none, and nobody in.
+            for session in &mut self.sessions {
+                session.close(self.run.note("")).await?;
+                let name = Some(session.name.clone());
+                let detail = format!("role {login_name} has no password");
+                self.account.step("undo", name, Ended::Done, detail);
                 crash::point("rotate-undone");
             }
         }
@@ -300,12 +297,7 @@ impl Rotation<'_> {
     /// The last line of the audit log. The rotation is over without it.
     async fn note_finish(&mut self, version: &Version) {
         for session in &mut self.sessions {
-            let note = Note {
-                run: self.run,
-                secret: &self.job.store.place().to_string(),
-                version: &version.id,
-                done_by: &self.done_by,
-            };
+            let note = self.run.note(&version.id);
             if let Err(error) = session.note("finish", note).await {
                 let name = Some(session.name.clone());
                 self.account.step("audit", name, Ended::Failed, chain(&error));
@@ -393,12 +385,7 @@ impl Rotation<'_> {
                 bail!("there is no role {login} in {}", session.name);
             }
             let name = Some(session.name.clone());
-            let note = Note {
-                run: self.run,
-                secret: &self.job.store.place().to_string(),
-                version: "",
-                done_by: &self.done_by,
-            };
+            let note = self.run.note("");
             match session.rehearse(secret, group, note).await {
                 Ok(()) => self.account.step("rehearse", name, Ended::Done, "it can be set"),
                 Err(error) if error.is::<Refused>() && self.is_changed => {

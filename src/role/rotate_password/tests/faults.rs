@@ -107,7 +107,7 @@ async fn of_two_at_once_the_second_is_refused_with_the_firsts_name() {
     assert_eq!(Exit::of(&error), Exit::Held);
     let said = chain(&error);
     assert!(
-        said.contains("another rotation is under way") && said.contains("by postgres"),
+        said.contains("another rotation is under way") && said.contains("(user postgres)"),
         "{said}"
     );
     assert_eq!(std::fs::read_to_string(bench.path()).unwrap(), text);
@@ -142,4 +142,14 @@ async fn a_new_password_that_does_not_work_is_taken_back() {
     assert!(said.contains("pg_hba.conf rejects"), "{said}");
     assert_eq!(bench.versions().await, [Some(before.clone()), None, None], "{said}");
     assert!(bench.opens("exporter_a", &before).await);
+    // The role that was made for it lets nobody in, also once the server would.
+    let admin = bench.cluster.target("p").connect().await.unwrap();
+    let sql = "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'exporter_b'";
+    assert!(admin.query_one(sql, &[]).await.unwrap().get::<_, bool>(0), "{said}");
+    bench.cluster.ask_for_passwords("");
+    bench.cluster.crash();
+    bench.cluster.resume();
+    once(job(), ROTATE).await.unwrap();
+    let [Some(after), None, Some(_)] = bench.versions().await else { panic!("two versions") };
+    assert!(bench.opens("exporter_b", &after).await);
 }
