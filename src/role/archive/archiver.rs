@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::span::{LogState, Work};
 use super::store::Store;
 use super::table::{self, Table};
-use super::{Config, compact, versions};
+use super::{Config, compact, part, versions};
 use crate::model::Micros;
 use crate::ops::backoff::Backoff;
 use crate::ops::exit::{Exit, HeldError, UsageError, chain};
@@ -208,6 +208,9 @@ pub async fn begin(store: &Store, session: &Client) -> anyhow::Result<Archive> {
             ))
             .into());
         }
+    }
+    for table in table::ALL {
+        store.create(&manifest::empty_path(table), part::empty(table)?).await?;
     }
     Ok(found)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! v1/archive.json                                   whose archive this is
 //! v1/<table>/dt=<day>/part-<log>-<after>-<through>.parquet
+//! v1/<table>/dt=2021-01-01/part-empty.parquet       no row: the columns, for readers of the folder
 //! v1/<table>/_spans/<log>-<after>.plan.json         which span is being archived
 //! v1/<table>/_spans/<log>-<after>.done.json         which parts hold it
 //! v1/<table>/_manifest/dt=<day>/<version>.json      all parts of a day; the last version counts
@@ -136,6 +137,11 @@ pub fn done_path(table: &Table, log_id: Uuid, after: i64) -> String {
 pub fn part_path(plan: &Plan, dt: &str) -> String {
     let Plan { table, log_id, after, through, .. } = plan;
     format!("v1/{table}/dt={dt}/part-{}-{after:020}-{through:020}.parquet", short(*log_id))
+}
+
+/// In a day before the exchange opened, so that it is in nobody's way.
+pub fn empty_path(table: &Table) -> String {
+    format!("v1/{}/dt=2021-01-01/part-empty.parquet", table.name)
 }
 
 pub fn manifests_folder(table: &Table) -> String {

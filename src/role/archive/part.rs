@@ -123,6 +123,11 @@ pub fn encode(rows: &Sorted, day: &Day, level: i32) -> anyhow::Result<Vec<u8>> {
     writer.into_inner().context("end Parquet")
 }
 
+/// A part without a row, which tells readers of a folder the columns of a table that has none yet.
+pub fn empty(table: &Table) -> anyhow::Result<Vec<u8>> {
+    writer(table, table.plain_schema(), 1, 1, Vec::new())?.into_inner().context("end Parquet")
+}
+
 /// How many keys there are among sorted rows.
 fn distinct(rows: &Sorted, order: &[u32]) -> u64 {
     use arrow_array::types::Int32Type;
