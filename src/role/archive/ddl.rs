@@ -126,23 +126,9 @@ pub fn script(engine: Engine, url: &str) -> String {
     });
     for table in ALL {
         text.push('\n');
-        if engine == Engine::Duckdb && is_known_empty(url, table) {
-            // A view of no file at all is refused, and would end the script.
-            let _written = writeln!(text, "-- {}: nothing is archived yet.", table.name);
-        } else {
-            declare(&mut text, engine, url, table);
-        }
+        declare(&mut text, engine, url, table);
     }
     text
-}
-
-/// Whether a table of an archive in a directory has no day yet. Of a bucket that is not known here.
-fn is_known_empty(url: &str, table: &Table) -> bool {
-    let Some(directory) = url.strip_prefix("file://") else { return false };
-    let Ok(mut days) = std::fs::read_dir(format!("{directory}/v1/{}", table.name)) else {
-        return true;
-    };
-    days.next().is_none()
 }
 
 fn declare(text: &mut String, engine: Engine, url: &str, table: &Table) {

@@ -147,8 +147,6 @@ async fn a_new_password_that_does_not_work_is_taken_back() {
     let sql = "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'exporter_b'";
     assert!(admin.query_one(sql, &[]).await.unwrap().get::<_, bool>(0), "{said}");
     bench.cluster.ask_for_passwords("");
-    bench.cluster.crash();
-    bench.cluster.resume();
     once(job(), ROTATE).await.unwrap();
     let [Some(after), None, Some(_)] = bench.versions().await else { panic!("two versions") };
     assert!(bench.opens("exporter_b", &after).await);
