@@ -68,15 +68,19 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<()> {
     let screen = Arc::new(Screen::new());
     let extension = if postgres.has_timescaledb { " with TimescaleDB" } else { "" };
     screen.note(&format!("seed {seed}, PostgreSQL {}{extension}", postgres.major));
-    screen.note(&format!("directory {}, logs in {0}/logs", dir.path().display()));
+    let place = dir.path().display().to_string();
+    screen.note(&format!("directory {place}, logs in {place}/logs"));
     let outcome = tokio::select! {
         outcome = platform::run(&options, seed, started, Arc::new(postgres), &dir, &screen) => outcome,
         () = shutdown.requested() => Err(anyhow!("asked to stop before there was a verdict")),
     };
-    screen.step("removing everything");
+    screen.step(if options.keep { "ending the servers" } else { "removing everything" });
     // The end of the processes takes a moment, which must not hold up the runtime.
     tokio::task::spawn_blocking(move || drop(dir)).await.context("remove the run")?;
     screen.end();
+    if options.keep {
+        screen.note(&format!("kept in {place}; remove it when you are done"));
+    }
     let report = outcome?;
     print(&report, options.format).context("print the verdict")?;
     if report.is_complete() {
