@@ -46,10 +46,11 @@ check-ops:
 	@cargo build --release --locked
 	@tests/ops/check "$(TARGET_DIR)/release/kalshi" $(ARGS)
 
-# The recorded windows through the whole platform into an archive, and that read by every engine.
+# The recorded windows through the whole platform into an archive, and a day of 10 million changes, read by
+# every engine.
 check-archive:
 	@.ci/install archive
-	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,iceberg cargo nextest run --locked --features failpoints \
+	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,iceberg KALSHI_ARCHIVE_ROWS=10000000 cargo nextest run --locked --features failpoints \
 		--test archive -E 'test(/engine/)' --no-capture
 
 build:

@@ -2,7 +2,8 @@
 //! S3 on its worst day, and read by engines that others wrote.
 //!
 //! What is Python's lives where `.ci/install test` puts it. KALSHI_ARCHIVE_ENGINES names the engines
-//! that read (duckdb,pyarrow by default; `make check-archive` has spark and iceberg too).
+//! that read (duckdb,pyarrow by default; `make check-archive` has spark and iceberg too), and
+//! KALSHI_ARCHIVE_ROWS how many changes a generated day has (there 10 million).
 
 #![expect(clippy::indexing_slicing, reason = "a test says what must hold")]
 
@@ -408,6 +409,13 @@ fn facts(production: &Production, books: i64) -> Value {
     json!({"tables": tables, "books": serde_json::from_str::<Value>(&books).expect("JSON")})
 }
 
+/// Who reads.
+fn engines() -> Vec<String> {
+    let named = std::env::var("KALSHI_ARCHIVE_ENGINES").unwrap_or_default();
+    let named = if named.is_empty() { "duckdb,pyarrow" } else { &named };
+    named.split(',').map(str::to_owned).collect()
+}
+
 /// Has an engine compare the archive with production.
 fn read_by(
     production: &Production,
@@ -493,17 +501,62 @@ fn the_recorded_windows_are_the_same_in_every_engine() {
     assert!(report["books_compared"].as_u64() > Some(10), "{report:#}");
     assert!(report["tables"][1]["rows"].as_u64() > Some(100_000), "{report:#}");
 
-    let engines = std::env::var("KALSHI_ARCHIVE_ENGINES").unwrap_or_default();
-    let engines = if engines.is_empty() { "duckdb,pyarrow" } else { &engines };
-    for engine in engines.split(',') {
-        read_by(&production, &file, &url, engine, None, 6);
+    for engine in engines() {
+        read_by(&production, &file, &url, &engine, None, 6);
     }
     // The same from large parts.
     let compact = ["archive", "compact", "--config", text(&file)];
     let status = Command::new(KALSHI).args(compact).stdout(Stdio::null()).status();
     assert!(status.expect("run compact").success());
     production.holds(&file);
-    for engine in engines.split(',') {
-        read_by(&production, &file, &url, engine, None, 3);
+    for engine in engines() {
+        read_by(&production, &file, &url, &engine, None, 3);
+    }
+}
+
+/// Changes of four hundred markets between two midnights, each market's from an empty book on.
+#[test]
+fn a_generated_day_is_the_same_in_every_engine() {
+    let rows = std::env::var("KALSHI_ARCHIVE_ROWS").unwrap_or_else(|_| "200000".to_owned());
+    let rows: i64 = rows.parse().expect("KALSHI_ARCHIVE_ROWS is a number");
+    let production = Production::empty();
+    for log in ["orderbook_deltas", "orderbook_snapshots"] {
+        let part = format!(
+            "CREATE TABLE {log}_all PARTITION OF {log} FOR VALUES FROM (MINVALUE) TO (MAXVALUE)"
+        );
+        production.cluster.sql("production", &part);
+    }
+    production.cluster.sql(
+        "production",
+        &format!(
+            "INSERT INTO orderbook_deltas SELECT n, t, t + 4000 + n * 7919 % 3001, \
+               'KXDAY-26AUG06-' || n * 31 % 400, n % 3 = 0, 10000 * (1 + n * 13 % 97), 100 * (1 + n % 19), 1, 1 + n % 3 \
+             FROM generate_series(1, {rows}) n, \
+               LATERAL (SELECT 1785974400000000 + n::bigint * 86399000000 / {rows} AS t) t; \
+             INSERT INTO orderbook_snapshots SELECT n, 1785974400000000, 1785974400000000, \
+               'KXDAY-26AUG06-' || n - 1, 'ws', '{{}}', '{{}}', '{{}}', '{{}}', 1, 1, n, 1 FROM generate_series(1, 400) n; \
+             UPDATE logs SET head = CASE name WHEN 'orderbook_deltas' THEN {rows} ELSE 400 END \
+             WHERE name IN ('orderbook_deltas', 'orderbook_snapshots')"
+        ),
+    );
+    let url = format!("file://{}", production.directory().display());
+    let file = production.at("day", &url, "");
+    // Parts as large as they usually are.
+    let config = fs::read_to_string(&file).expect("a configuration");
+    fs::write(&file, config.replace("memory: 1MiB", "memory: 256MiB")).expect("write it");
+    let mut archiver = production.archiver(&file);
+    let mut position = 0;
+    while position < rows {
+        position = wait_for("the archive to go on", || {
+            let sql = "SELECT coalesce(max(position), 0) FROM consumers \
+                       WHERE table_name = 'orderbook_deltas'";
+            Some(production.number(sql)).filter(|now| *now > position)
+        });
+    }
+    production.is_archived();
+    assert!(archiver.stop().success(), "{}", archiver.log());
+    production.holds(&file);
+    for engine in engines() {
+        read_by(&production, &file, &url, &engine, None, 1);
     }
 }

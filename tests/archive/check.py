@@ -107,8 +107,9 @@ def arrow_facts(found, columns):
     for column in columns:
         values = found[column]
         if is_time(column):
-            micros = pc.cast(values, pa.int64()).to_pylist()
-            sums[column] = sum(micro % 1_000_000 for micro in micros if micro is not None)
+            micros = pc.cast(values, pa.int64())
+            seconds = pc.multiply(pc.divide(micros, 1_000_000), 1_000_000)
+            sums[column] = number(pc.sum(pc.subtract(micros, seconds)).as_py())
         else:
             sums[column] = number(pc.sum(values).as_py())
     return found.num_rows, sums
