@@ -52,8 +52,14 @@ def granted(template):
     """Secrets that the machine of a template may read, and those that it may rotate (iam.tf)."""
     if template == "deduplicator.sh":
         return {*merger_passwords()}, {*merger_passwords()}
-    own = {"gatherer-1-db-password"}
-    return own | {"dedup-reader-db-password", "kalshi-api-key-1"}, own
+    policy = re.search(r'"aws_iam_role_policy" "gatherer" \{(.*?)\n\}\n', (FOLDER / "iam.tf").read_text(), re.DOTALL)
+
+    def of(statement):
+        resources = re.search(rf'"{statement}".*?Resource\s*=(.*?)\n      \}}', policy[1], re.DOTALL)
+        return {name.replace("${local.gatherers[count.index]}", "gatherer-1").replace("${count.index + 1}", "1")
+                for name in re.findall(r'main\["(.*?)"\]\.arn', resources[1])}
+
+    return of("ReadItsSecrets"), of("RotateItsPassword")
 
 
 def unquoted(value):
@@ -295,8 +301,12 @@ def check_scripts():
             "deduplicator.yaml lacks gatherers")
     for template in SAMPLES:
         text = scripts[template]
-        named = set(re.findall(r"kalshi-data/prod/([\w-]+)", text))
-        none(named - granted(template)[0], f"{template}: secrets that the machine may not read")
+        named = set(re.findall(r"(?:kalshi-data/prod/|first_password \w+ )([\w-]+)", text))
+        readable, rotated = granted(template)
+        key = {name for name in readable if name.startswith("kalshi-api-key-")}
+        none((named | key | {SAMPLES[template].get("key_secret", "")} - {""}) ^ readable,
+             f"{template}: secrets that are not both used and granted")
+        none(rotated - named, f"{template}: secrets that are rotated and not used")
         none(re.findall(r"^.*password_file.*$", text, re.MULTILINE), f"{template}: a password that does not rotate")
     # A key comes as a unit's credential: what the configuration takes is what the unit loads and the machine
     # fetches. Nothing else is loaded, because a unit whose credential is missing does not start.
