@@ -97,9 +97,9 @@ resource "aws_iam_role_policy" "deduplicator" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid    = "ReadItsSecrets"
-        Effect = "Allow"
-        Action = ["secretsmanager:GetSecretValue"]
+        Sid      = "ReadItsSecrets"
+        Effect   = "Allow"
+        Action   = ["secretsmanager:GetSecretValue"]
         Resource = [for name in local.merger_passwords : aws_secretsmanager_secret.main[name].arn]
       },
       {

@@ -11,7 +11,11 @@ for place in /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/mirrors; do
     [ ! -e "$place" ] || find "$place" -type f -exec sed -i 's#http://#https://#g' {} +
 done
 apt-get update
-apt-get install -y --no-install-recommends awscli curl jq ca-certificates postgresql-client
+apt-get install -y --no-install-recommends awscli curl jq ca-certificates postgresql-client \
+    prometheus-node-exporter
+# It tells what the verification found.
+echo 'ARGS="--collector.textfile.directory=/run/kalshi-verify"' >/etc/default/prometheus-node-exporter
+systemctl restart prometheus-node-exporter
 
 # Shells by the Session Manager.
 if ! systemctl is-active --quiet amazon-ssm-agent; then
