@@ -5,7 +5,7 @@
 #                                                       PostgreSQL and on TimescaleDB
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, package,
-#                                                       runbook
+#                                                       runbook; KALSHI= names an executable that is there
 #   make check-archive                                   the archive in DuckDB, pyarrow, Spark and Iceberg
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
@@ -40,11 +40,13 @@ test:
 
 check: install-tools fmt lint sql test doc audit
 
-# Everything around the executable, by the tools that its users trust; the runbook's commands included.
+# Everything around the executable, by the tools that its users trust; the runbook's commands included. With
+# KALSHI=target/debug/kalshi, as the tests leave it, nothing is built.
+KALSHI ?= $(TARGET_DIR)/release/kalshi
 check-ops:
 	@.ci/install ops
-	@cargo build --release --locked
-	@tests/ops/check "$(TARGET_DIR)/release/kalshi" $(ARGS)
+	@[ "$(KALSHI)" != "$(TARGET_DIR)/release/kalshi" ] || cargo build --release --locked
+	@tests/ops/check "$(KALSHI)" $(ARGS)
 
 # The recorded windows through the whole platform into an archive, and a day of 10 million changes, read by
 # every engine.

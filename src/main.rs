@@ -12,7 +12,7 @@ mod ops;
 mod pg;
 mod role;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +108,11 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Dedup(arguments) if arguments.only == Some(cli::Part::Archive) => {
             let archive = load(config::load_archive(&arguments.config), Output::Configured)?;
             let config = archive.ok_or_else(|| no_archive(&arguments.config))?;
+            let hangup = Hangup::listen().context("listen to SIGHUP")?;
+            let file = arguments.config;
+            tokio::spawn(follow_log_level(hangup, move || {
+                reload(config::load_archive(&file), true).map(drop)
+            }));
             role::archive::run(config, Shutdown::listen().context("install signals")?).await?;
             tracing::info!("stopped");
             Ok(())
@@ -119,7 +124,10 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
                 None => archive_of(&arguments.config)?,
             };
             let hangup = Hangup::listen().context("listen to SIGHUP")?;
-            tokio::spawn(follow_log_level(hangup, arguments.config));
+            let file = arguments.config;
+            tokio::spawn(follow_log_level(hangup, move || {
+                reload(config::load_deduplicator(&file), true).map(drop)
+            }));
             let beside = archive.map(role::archive::companion);
             let shutdown = Shutdown::listen().context("install signals")?;
             role::dedup::run(config, beside, shutdown).await?;
@@ -293,12 +301,14 @@ fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>, with_level: bool) -> anyho
     Ok(loaded.config)
 }
 
-/// Takes the log level of a deduplicator's file over at each SIGHUP, for the life of the process.
-async fn follow_log_level(mut hangup: Hangup, file: PathBuf) {
+/// Takes the log level of a file over at each SIGHUP, for the life of the process.
+async fn follow_log_level(mut hangup: Hangup, read: impl Fn() -> anyhow::Result<()>) {
     loop {
         hangup.next().await;
-        match reload(config::load_deduplicator(&file), true) {
-            Ok(_) => tracing::info!(
+        let taken = read();
+        hangup.answered(taken.is_ok());
+        match taken {
+            Ok(()) => tracing::info!(
                 "the log level is taken over; what else differs is, at the next start"
             ),
             Err(failure) => tracing::error!(

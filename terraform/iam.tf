@@ -1,5 +1,6 @@
-# Who may do what. A machine reads its own secrets and the package; the deduplicator's also adds to the
-# archive. Nothing is written with a star: a test reads this file.
+# Who may do what. A machine reads its own secrets and the package, and rotates the passwords of the roles that
+# it logs in as; the deduplicator's also adds to the archive. Nothing is written with a star: a test reads this
+# file.
 
 locals {
   ec2_assumes = jsonencode({
@@ -17,15 +18,20 @@ locals {
     Action   = ["s3:GetObject"]
     Resource = ["arn:aws:s3:::${var.package_bucket}/${var.package_key}"]
   }
+  # GenerateDataKey: for the versions that a rotation adds.
   decrypt_statement = {
-    Sid      = "DecryptSecrets"
+    Sid      = "OpenSecrets"
     Effect   = "Allow"
-    Action   = ["kms:Decrypt"]
+    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
     Resource = [aws_kms_key.main.arn]
     Condition = {
       StringEquals = { "kms:ViaService" = "secretsmanager.${var.aws_region}.amazonaws.com" }
     }
   }
+  # What `kalshi rotate-password` does beside reading.
+  rotate_actions = [
+    "secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage",
+  ]
   # Shells without an open port. Its actions know no single resources, which is why it is AWS' own policy.
   session_manager = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 }
@@ -50,10 +56,16 @@ resource "aws_iam_role_policy" "gatherer" {
         Action = ["secretsmanager:GetSecretValue"]
         Resource = [
           aws_secretsmanager_secret.main["kalshi-api-key-${count.index + 1}"].arn,
-          aws_secretsmanager_secret.main["gatherer-db-password"].arn,
-          # It sets the password of that role in its own database.
-          aws_secretsmanager_secret.main["dedup-reader-password"].arn,
+          aws_secretsmanager_secret.main["${local.gatherers[count.index]}-db-password"].arn,
+          # It sets the first password of that role in its own database.
+          aws_secretsmanager_secret.main["dedup-reader-db-password"].arn,
         ]
+      },
+      {
+        Sid      = "RotateItsPassword"
+        Effect   = "Allow"
+        Action   = local.rotate_actions
+        Resource = [aws_secretsmanager_secret.main["${local.gatherers[count.index]}-db-password"].arn]
       },
       local.decrypt_statement,
       local.package_statement,
@@ -85,13 +97,16 @@ resource "aws_iam_role_policy" "deduplicator" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid    = "ReadItsSecrets"
-        Effect = "Allow"
-        Action = ["secretsmanager:GetSecretValue"]
-        Resource = [
-          aws_secretsmanager_secret.main["deduplicator-db-password"].arn,
-          aws_secretsmanager_secret.main["dedup-reader-password"].arn,
-        ]
+        Sid      = "ReadItsSecrets"
+        Effect   = "Allow"
+        Action   = ["secretsmanager:GetSecretValue"]
+        Resource = [for name in local.merger_passwords : aws_secretsmanager_secret.main[name].arn]
+      },
+      {
+        Sid      = "RotateItsPasswords"
+        Effect   = "Allow"
+        Action   = local.rotate_actions
+        Resource = [for name in local.merger_passwords : aws_secretsmanager_secret.main[name].arn]
       },
       # No deletion: what is archived stays.
       {

@@ -46,15 +46,19 @@ resource "aws_kms_alias" "main" {
   target_key_id = aws_kms_key.main.key_id
 }
 
-# Entries without values: a value in Terraform would be in its state. docs/runbook.md puts them.
+# Entries without values: a value in Terraform would be in its state. docs/runbook.md puts the first ones,
+# `kalshi rotate-password` those that follow. Each gatherer has a password of its own, which only it may change.
 locals {
-  database_secrets = ["gatherer-db-password", "dedup-reader-password", "deduplicator-db-password"]
+  gatherer_passwords = [for gatherer in local.gatherers : "${gatherer}-db-password"]
+  # The deduplicator's machine uses and rotates these.
+  merger_passwords = ["dedup-reader-db-password", "deduplicator-db-password", "exporter-db-password"]
   key_secrets      = [for n in range(var.gatherer_count) : "kalshi-api-key-${n + 1}"]
+  secret_names     = concat(local.gatherer_passwords, local.merger_passwords, local.key_secrets)
 }
 
 resource "aws_secretsmanager_secret" "main" {
-  #checkov:skip=CKV2_AWS_57: a function of AWS cannot reach the gatherers' databases, and the exchange makes its keys by hand: docs/runbook.md, Rotate
-  for_each                = toset(concat(local.database_secrets, local.key_secrets))
+  #checkov:skip=CKV2_AWS_57: kalshi-rotate.timer rotates passwords, for a function of AWS cannot reach the gatherers' databases; the exchange makes its keys by hand
+  for_each                = toset(local.secret_names)
   name                    = "${var.project}/${var.environment}/${each.key}"
   kms_key_id              = aws_kms_key.main.arn
   recovery_window_in_days = 30

@@ -95,6 +95,7 @@ resource "aws_instance" "deduplicator" {
     package         = "s3://${var.package_bucket}/${var.package_key}"
     production_host = aws_db_instance.production.address
     gatherers       = join(" ", local.gatherers)
+    archive         = "s3://${aws_s3_bucket.archive.bucket}"
   })
 
   lifecycle {

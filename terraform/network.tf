@@ -204,7 +204,11 @@ resource "aws_vpc_security_group_egress_rule" "https" {
 
 resource "aws_vpc_security_group_ingress_rule" "monitoring" {
   for_each = {
-    for rule in setproduct(["gatherer", "deduplicator"], ["8080", "9090"], var.monitoring_cidrs) :
+    for rule in concat(
+      setproduct(["gatherer"], ["8080", "9090"], var.monitoring_cidrs),
+      # What verification found is told by node_exporter.
+      setproduct(["deduplicator"], ["8080", "9090", "9100"], var.monitoring_cidrs),
+    ) :
     join("-", rule) => { role = rule[0], port = rule[1], cidr = rule[2] }
   }
   security_group_id = each.value.role == "gatherer" ? aws_security_group.gatherer.id : aws_security_group.deduplicator.id

@@ -94,7 +94,7 @@ variable "rds_backup_days" {
 
 variable "monitoring_cidrs" {
   type        = list(string)
-  description = "Networks whose machines may read /health (8080) and /metrics (9090), such as Prometheus'."
+  description = "Networks whose machines may read /health (8080), /metrics (9090) and node_exporter (9100), such as Prometheus'."
   default     = []
 }
 

@@ -8,14 +8,15 @@ use std::fmt;
 use prometheus_client::metrics::info::Info;
 pub use prometheus_client::registry::Registry;
 
-use super::{COMMIT, VERSION, process};
+use super::{COMMIT, VERSION, hangup, process};
 
 /// What `encode` writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// What `encode_text` writes.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A registry that already carries `kalshi_build_info` and the process metrics.
+/// A registry that already carries `kalshi_build_info`, the process metrics, and what became of the last
+/// wish to read the configuration again.
 pub fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.register(
@@ -24,6 +25,7 @@ pub fn registry() -> Registry {
         Info::new([("version", VERSION), ("commit", COMMIT)]),
     );
     registry.register_collector(Box::new(process::Collector::new()));
+    hangup::register(&mut registry);
     registry
 }
 

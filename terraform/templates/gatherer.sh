@@ -77,7 +77,9 @@ chmod 0644 "$package"
 apt-get install -y "$package"
 chown kalshi:kalshi /var/lib/kalshi
 
-# Copies the machine's secrets to where its unit loads them from; waits for those without a value.
+# Copies the exchange's key to where the unit loads it from; waits for one without a value. Passwords are read
+# by the program itself, which follows them when they are rotated; the key is a copy, so that a gatherer that
+# starts records whether or not the secret manager answers.
 cat >/usr/local/sbin/kalshi-secrets <<'END'
 #!/bin/bash
 set -euo pipefail
@@ -92,11 +94,8 @@ credentials=/etc/kalshi/credentials
 install -d -m 0700 "$credentials"
 key=$(secret "${key_secret}")
 jq -er .private_key <<<"$key" >"$credentials/kalshi.pem.new"
-printf 'KALSHI_KEY_ID=%s\n' "$(jq -er .key_id <<<"$key")" >/etc/kalshi/gatherer.env
-secret gatherer-db-password | tr -d '\n' >"$credentials/database-password.new"
-for name in kalshi.pem database-password; do
-    mv "$credentials/$name.new" "$credentials/$name"
-done
+printf 'KALSHI_KEY_ID=%s\nAWS_REGION=%s\n' "$(jq -er .key_id <<<"$key")" "${region}" >/etc/kalshi/gatherer.env
+mv "$credentials/kalshi.pem.new" "$credentials/kalshi.pem"
 END
 chmod 0755 /usr/local/sbin/kalshi-secrets
 set +x
@@ -113,30 +112,69 @@ database:
   host: localhost
   database: kalshi_ts
   user: gatherer
-  password_file: $${CREDENTIALS_DIRECTORY}/database-password
+  password_secret: aws:${secrets}/${gatherer}-db-password
   sslmode: require
-admin: { host: /var/run/postgresql, user: postgres, sslmode: disable }
+rotation: [{ role: gatherer }]
 journal: { dir: /var/lib/kalshi/journal, max_age: 72h, max_bytes: 50GiB }
 server: { health: "0.0.0.0:8080", metrics: "0.0.0.0:9090" }
 END
 chmod 0644 /etc/kalshi/gatherer.yaml
 
-# The first time it makes database, roles and tables.
-KALSHI_KEY_ID=none CREDENTIALS_DIRECTORY=/etc/kalshi/credentials \
-    kalshi migrate --config /etc/kalshi/gatherer.yaml
+# Units of a machine that reads its passwords by itself.
+drop_in() {
+    install -d "/etc/systemd/system/$1.d"
+    cat >"/etc/systemd/system/$1.d/aws.conf"
+}
+drop_in gatherer.service <<'END'
+[Service]
+LoadCredential=
+LoadCredential=kalshi.pem:/etc/kalshi/credentials/kalshi.pem
+END
+# It gives itself another password, each month.
+drop_in kalshi-rotate.service <<'END'
+[Unit]
+ConditionPathExists=
+ConditionPathExists=/etc/kalshi/credentials/kalshi.pem
+[Service]
+ExecStart=
+ExecStart=/opt/kalshi/kalshi rotate-password --all --config /etc/kalshi/gatherer.yaml
+LoadCredential=
+EnvironmentFile=
+EnvironmentFile=/etc/kalshi/gatherer.env
+END
+drop_in kalshi-rotate.timer <<'END'
+[Unit]
+ConditionPathExists=
+ConditionPathExists=/etc/kalshi/credentials/kalshi.pem
+END
+systemctl daemon-reload
+
+# The first time it makes database, roles and tables, as PostgreSQL's administrator; later migrations are the
+# service's own user's.
+first=$(mktemp)
+cat >"$first" <<'END'
+gatherer_id: ${gatherer}
+database: { host: localhost, database: kalshi_ts, user: gatherer, sslmode: require }
+admin: { host: /var/run/postgresql, user: postgres, sslmode: disable }
+END
+kalshi migrate --config "$first"
+rm "$first"
 
 # psql sends a verifier, never the password. Without a terminal it reads its input.
 set_password() {
     { cat; echo; } | sed p | setsid -w runuser -u postgres -- psql -qd kalshi_ts -c "\\password $1"
 }
-set_password gatherer </etc/kalshi/credentials/database-password
-until aws secretsmanager get-secret-value --secret-id "${secrets}/dedup-reader-password" \
-    --query SecretString --output text >/run/dedup-reader-password 2>/dev/null; do
-    sleep 15
-done
-tr -d '\n' </run/dedup-reader-password | set_password dedup_reader
-rm /run/dedup-reader-password
+first_password() {
+    until value=$(aws secretsmanager get-secret-value --secret-id "${secrets}/$2" \
+        --query SecretString --output text 2>/dev/null); do
+        sleep 15
+    done
+    printf '%s' "$value" | set_password "$1"
+}
+first_password gatherer ${gatherer}-db-password
+first_password dedup_reader dedup-reader-db-password
+unset value
 
-systemctl enable --now gatherer
+systemctl enable --now gatherer kalshi-rotate.timer
 until curl -fs localhost:8080/ready; do sleep 5; done
 echo "${gatherer} records"

@@ -5,6 +5,7 @@ runbook. Prints one line a part, and ends with 1 when a part does not hold.
 """
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -52,6 +53,8 @@ def part(name, check):
 
 
 def main():
+    # Whoever ends this wants what it started to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kalshi", help="the executable")
     parser.add_argument("part", nargs="*", choices=[[], *PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS], help="all when none is given")

@@ -5,9 +5,11 @@ import http.server
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -180,7 +182,28 @@ def lint(platform, name):
     return len(families)
 
 
+def check_reload(platform, name):
+    """A file that is wrong is refused, said in the metrics, and good again once it is."""
+    file = platform.roles[name]["file"]
+    url = f"http://{platform.metrics_address(name)}/metrics"
+
+    def ask(value):
+        os.kill(platform.process_of(name), signal.SIGHUP)
+        wait_for(f"{name}: kalshi_config_last_reload_successful {value}", 30, lambda: re.search(
+            rf"^kalshi_config_last_reload_successful {value}$", get(url)[1], re.MULTILINE))
+
+    text = file.read_text()
+    try:
+        file.write_text(text + "no_such_key: 1\n")
+        ask(0)
+    finally:
+        file.write_text(text)
+    ask(1)
+
+
 def check(platform):
+    check_reload(platform, "gatherer-3")
+    check_reload(platform, "deduplicator-1")
     # Counters of what goes wrong begin with the first time that it does.
     for key in range(3):
         platform.exchange(f"garbage?key={key}&channel=orderbook_delta")

@@ -78,7 +78,7 @@ def known_usage(platform):
     """Every `kalshi` command of the text, also those that cannot run here, is one that the executable
     knows, with its options."""
     problems, texts, commands = [], {}, set()
-    for words in re.findall(r"\bkalshi ((?:gather|dedup|migrate|verify|rotate-password|sandbox)\b[^`\n|>)]*)",
+    for words in re.findall(r"\bkalshi ((?:gather|dedup|migrate|verify|rotate-password|archive|sandbox)\b[^`\n|>)]*)",
                             RUNBOOK.read_text()):
         role, *options = words.split()
         if role not in texts:

@@ -91,6 +91,17 @@ class Sandbox:
     def metrics_address(self, name):
         return self.roles[name]["server"]["metrics"]
 
+    def process_of(self, name):
+        """The process that runs a role."""
+        file = os.fsencode(self.roles[name]["file"])
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if file in path.read_bytes().split(b"\0"):
+                    return int(path.parent.name)
+            except OSError:
+                pass  # It has ended.
+        raise Failed(f"no process runs {name}")
+
     def exchange(self, call):
         """Tells the simulated exchange to do something."""
         address = self.roles["gatherer-1"]["api"]["rest_url"].split("/trade-api")[0]

@@ -1,6 +1,8 @@
 """Terraform's files: they parse, checkov finds nothing that is not explained, names are the runbook's, no
 policy allows a star, and what machines run at their first start is sound."""
 
+import contextlib
+import http.server
 import json
 import pathlib
 import re
@@ -8,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 
 import hcl2
 import yaml
@@ -34,9 +37,29 @@ SAMPLES = {
         "region": "us-east-1", "secrets": "kalshi-data/prod",
         "package": "s3://packages/kalshi_0.1.0_arm64.deb",
         "production_host": "kalshi-data-prod.abc.us-east-1.rds.amazonaws.com",
-        "gatherers": "gatherer-1 gatherer-2 gatherer-3",
+        "gatherers": "gatherer-1 gatherer-2 gatherer-3", "archive": "s3://kalshi-data-prod-archive-1",
     },
 }
+
+
+def merger_passwords():
+    """The secrets that the deduplicator's machine reads and rotates."""
+    listed = re.search(r"merger_passwords = \[(.*?)\]", (FOLDER / "keys.tf").read_text())
+    return re.findall(r'"([\w-]+)"', listed[1])
+
+
+def granted(template):
+    """Secrets that the machine of a template may read, and those that it may rotate (iam.tf)."""
+    if template == "deduplicator.sh":
+        return {*merger_passwords()}, {*merger_passwords()}
+    policy = re.search(r'"aws_iam_role_policy" "gatherer" \{(.*?)\n\}\n', (FOLDER / "iam.tf").read_text(), re.DOTALL)
+
+    def of(statement):
+        resources = re.search(rf'"{statement}".*?Resource\s*=(.*?)\n      \}}', policy[1], re.DOTALL)
+        return {name.replace("${local.gatherers[count.index]}", "gatherer-1").replace("${count.index + 1}", "1")
+                for name in re.findall(r'main\["(.*?)"\]\.arn', resources[1])}
+
+    return of("ReadItsSecrets"), of("RotateItsPassword")
 
 
 def unquoted(value):
@@ -118,9 +141,8 @@ def check_names():
     none((name for name in outputs if f"`{name}`" not in text), "outputs that the runbook does not name")
     used = set(re.findall(r"\bvar\.(\w+)", "".join(p.read_text() for p in FOLDER.glob("*.tf"))))
     none(variables ^ used, "variables that are not both declared and used")
-    secrets = set(re.findall(r'"((?:gatherer|dedup-reader|deduplicator)-db?-?password)"',
-                             (FOLDER / "keys.tf").read_text()))
-    none((name for name in secrets if name not in text), "secrets that the runbook gives no value")
+    none((name for name in [*merger_passwords(), "gatherer-$n-db-password", "kalshi-api-key-$n"] if name not in text),
+         "secrets that the runbook gives no value")
     return len(variables), len(outputs)
 
 
@@ -191,13 +213,38 @@ def configurations(scripts):
     return {"gatherer": gatherer[1] + "\n", "deduplicator": run("bash", "-euc", block[1])}
 
 
+@contextlib.contextmanager
+def secret_manager(asked):
+    """One that has no secret, and notes the names that it is asked for."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.add(request["SecretId"].removeprefix("kalshi-data/prod/"))
+            body = b'{"__type": "ResourceNotFoundException", "Message": "not here"}'
+            self.send_response(400)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def check_configurations(platform):
     """The executable understands what the machines are configured with. Nothing that it points to is here,
     which `--check` says too, by another exit code than that of a wrong configuration."""
     scripts = {path.name: render(path) for path in (FOLDER / "templates").iterdir()}
     with tempfile.TemporaryDirectory(prefix="kalshi-configs-") as folder:
-        for name in ["database-password", "production-password", "dedup-reader-password"]:
-            (pathlib.Path(folder) / name).write_text("secret\n")
         key = pathlib.Path(folder) / "kalshi.pem"
         shutil.copy(platform.directory / "config/gatherer-1.pem", key)
         for path in pathlib.Path(folder).iterdir():
@@ -216,14 +263,22 @@ def check_configurations(platform):
             path = pathlib.Path(folder) / f"{name}.yaml"
             path.write_text(text)
             role = {"gatherer": "gather", "deduplicator": "dedup"}[name]
-            done = subprocess.run(
-                [platform.kalshi, role, "--check", "--config", path],
-                env={"CREDENTIALS_DIRECTORY": folder, "KALSHI_KEY_ID": "id", "PRODUCTION_HOST": "127.0.0.1",
-                     "PATH": "/usr/bin:/bin"},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                timeout=120,
-            )
-            require(done.returncode == 1, f"{name}.yaml: exit code {done.returncode}:\n{done.stdout}")
+            asked = set()
+            with secret_manager(asked) as address:
+                for words in [[role, "--check"], ["rotate-password", "--all", "--dry-run"]]:
+                    done = subprocess.run(
+                        [platform.kalshi, *words, "--config", path],
+                        env={"CREDENTIALS_DIRECTORY": folder, "KALSHI_KEY_ID": "id",
+                             "PRODUCTION_HOST": "127.0.0.1", "PATH": "/usr/bin:/bin", "AWS_REGION": "us-east-1",
+                             "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "none",
+                             "AWS_SECRET_ACCESS_KEY": "none"},
+                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                        timeout=120,
+                    )
+                    require(done.returncode == 1,
+                            f"{' '.join(words)} with {name}.yaml: exit code {done.returncode}:\n{done.stdout}")
+            # Whoever rotates a secret asks for it first.
+            none(granted(f"{name}.sh")[1] ^ asked, f"{name}: secrets that are not both rotated and granted")
     return "both configurations are understood"
 
 
@@ -244,14 +299,26 @@ def check_scripts():
     config = configs["deduplicator"]
     require([one["id"] for one in config["gatherers"]] == ["gatherer-1", "gatherer-2", "gatherer-3"],
             "deduplicator.yaml lacks gatherers")
-    require(config["production"]["password_file"] == "${CREDENTIALS_DIRECTORY}/production-password",
-            "deduplicator.yaml does not use the unit's credentials")
-    # What a configuration takes from the unit's credentials is what the unit loads and the machine fetches.
-    for unit in ["gatherer", "deduplicator"]:
-        loaded = set(re.findall(r"^LoadCredential=([\w.-]+):", (ROOT / f"systemd/{unit}.service").read_text(),
-                                re.MULTILINE))
-        text = scripts[f"{unit}.sh"]
-        none(loaded ^ set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w.-]+)", text)),
-             f"{unit}: credentials that unit and configuration do not share")
-        none((name for name in loaded if f"/{name}.new" not in text), f"{unit}: credentials that nobody fetches")
+    for template in SAMPLES:
+        text = scripts[template]
+        named = set(re.findall(r"(?:kalshi-data/prod/|first_password \w+ )([\w-]+)", text))
+        readable, rotated = granted(template)
+        key = {name for name in readable if name.startswith("kalshi-api-key-")}
+        none((named | key | {SAMPLES[template].get("key_secret", "")} - {""}) ^ readable,
+             f"{template}: secrets that are not both used and granted")
+        none(rotated - named, f"{template}: secrets that are rotated and not used")
+        none(re.findall(r"^.*password_file.*$", text, re.MULTILINE), f"{template}: a password that does not rotate")
+    # A key comes as a unit's credential: what the configuration takes is what the unit loads and the machine
+    # fetches. Nothing else is loaded, because a unit whose credential is missing does not start.
+    text = scripts["gatherer.sh"]
+    loaded = set(re.findall(r"^LoadCredential=([\w.-]+):", text, re.MULTILINE))
+    none(loaded ^ set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w.-]+)", text)),
+         "gatherer: credentials that unit and configuration do not share")
+    none((name for name in loaded if f"/{name}.new" not in text), "gatherer: credentials that nobody fetches")
+    require("CREDENTIALS_DIRECTORY" not in scripts["deduplicator.sh"], "deduplicator: credentials that nobody loads")
+    for template, units in [("gatherer.sh", ["gatherer.service", "kalshi-rotate.service"]),
+                            ("deduplicator.sh", ["deduplicator.service", "kalshi-verify.service",
+                                                 "kalshi-rotate.service"])]:
+        none((unit for unit in units if unit not in scripts[template]), f"{template}: units without a drop-in")
+        require("LoadCredential=" in scripts[template], f"{template}: units keep credentials that are not there")
     return f"{len(scripts)} scripts pass bash -n and shellcheck"

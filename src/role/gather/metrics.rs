@@ -82,15 +82,14 @@ pub struct Metrics {
     pub markets: Gauge,
     pub connections: Gauge,
     pub connections_planned: Gauge,
-    pub reconnects: Gauge<u64, AtomicU64>,
+    connects: Counter,
     pub books: Gauge,
     pub books_wanted: Gauge,
     pub sessions_refused: Gauge,
     pub audit_age_seconds: Gauge,
-    /// The journal position of each log's last commit.
     /// Complete lists of markets and lists of changes, and those that failed.
-    pub lists: Gauge<u64, AtomicU64>,
-    pub list_failures: Gauge<u64, AtomicU64>,
+    lists: Counter,
+    list_failures: Counter,
     pub unplaced: Gauge,
     pub paused: Gauge,
     parts_dropped: Family<LogLabel, Counter>,
@@ -103,8 +102,14 @@ pub struct Metrics {
     changes: AtomicU64,
     /// Sampled changes by market since the poller last asked; at most the markets that are recorded.
     activity: Mutex<HashMap<Ticker, u32>>,
+    /// The journal position of each log's last commit.
     committed: Mutex<[Option<Position>; Log::ALL.len()]>,
     away: [AtomicBool; Log::ALL.len()],
+}
+
+/// Takes over a total that somebody else keeps.
+fn raise(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn index(log: Log) -> usize {
@@ -135,13 +140,13 @@ impl Metrics {
             markets: Gauge::default(),
             connections: Gauge::default(),
             connections_planned: Gauge::default(),
-            reconnects: Gauge::default(),
+            connects: Counter::default(),
             books: Gauge::default(),
             books_wanted: Gauge::default(),
             sessions_refused: Gauge::default(),
             audit_age_seconds: Gauge::default(),
-            lists: Gauge::default(),
-            list_failures: Gauge::default(),
+            lists: Counter::default(),
+            list_failures: Counter::default(),
             unplaced: Gauge::default(),
             paused: Gauge::default(),
             parts_dropped: Family::default(),
@@ -183,6 +188,9 @@ impl Metrics {
             ("journal_holes", "Damaged or missing parts of the journal", &i.journal_holes),
             ("journal_pauses", "Times that a session waited over 1 s", &i.journal_pauses),
             ("crossed_books", "Snapshots whose best bid reaches the best ask", &i.crossed_books),
+            ("market_lists", "Lists of markets that were read", &self.lists),
+            ("market_list_failures", "Lists of markets not read to their end", &self.list_failures),
+            ("websocket_connects", "Connections made to the exchange", &self.connects),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -258,17 +266,6 @@ impl Metrics {
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
         }
-        registry.register("market_lists", "Lists of markets that were read", self.lists.clone());
-        registry.register(
-            "market_list_failures",
-            "Lists of markets that could not be read to their end",
-            self.list_failures.clone(),
-        );
-        registry.register(
-            "websocket_connects",
-            "Connections made by the present sessions",
-            self.reconnects.clone(),
-        );
         registry.register(
             "journal_written_position",
             "Bytes of records taken since the journal was made",
@@ -346,11 +343,19 @@ impl Metrics {
         self.poll_age.set(age);
     }
 
+    /// So many connections were made by all sessions together, since the process began.
+    pub fn connects(&self, total: u64) {
+        raise(&self.connects, total);
+    }
+
+    /// So many lists of markets were read and failed, since the process began.
+    pub fn lists(&self, read: u64, failed: u64) {
+        raise(&self.lists, read);
+        raise(&self.list_failures, failed);
+    }
+
     /// Takes over the decoder's totals.
     pub fn interpreted(&self, counts: &Counts) {
-        let raise = |counter: &Counter, total: u64| {
-            counter.inc_by(total.saturating_sub(counter.get()));
-        };
         let i = &self.interpreted;
         raise(&i.gaps, counts.gaps);
         raise(&i.resets, counts.resets);

@@ -61,7 +61,9 @@ impl Reload {
                 () = shutdown.cancelled() => return Ok(()),
                 () = self.hangup.next() => {
                     info!("asked to read the configuration again");
-                    match (self.load)(Why::Asked) {
+                    let loaded = (self.load)(Why::Asked);
+                    self.hangup.answered(loaded.is_ok());
+                    match loaded {
                         Ok(config) => self.take(&config),
                         Err(failure) => error!(
                             error = exit::chain(&failure),

@@ -279,8 +279,7 @@ async fn sum_up(
         let ticker_silent = silence.read(quotes, Instant::now());
         metrics.markets.set(gauge(known.markets));
         metrics.unplaced.set(gauge(known.unplaced));
-        metrics.lists.set(known.lists + known.change_lists);
-        metrics.list_failures.set(known.failures);
+        metrics.lists(known.lists + known.change_lists, known.failures);
         metrics.connections.set(gauge(of("healthy")));
         metrics.connections_planned.set(gauge(states.len()));
         metrics.books.set(gauge(of("books")));
@@ -288,7 +287,7 @@ async fn sum_up(
         metrics.sessions_refused.set(gauge(of("refused")));
         let audit_age = audited_since.map_or(0, |at: Micros| Micros::now().since(at).max(0));
         metrics.audit_age_seconds.set(audit_age / 1_000_000);
-        metrics.reconnects.set(u64::try_from(of("connects")).unwrap_or_default());
+        metrics.connects(u64::try_from(of("connects")).unwrap_or_default());
         // The first one that comes through tells the others that the exchange is there again.
         match (of("connected"), was_connected) {
             (0, 1..) => all_lost = true,
