@@ -150,9 +150,18 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// A configuration that was not read, for whoever starts the process again: it helps when a place of
+/// secrets was away, and does not when the file is wrong.
+fn refused(errors: ConfigErrors) -> anyhow::Error {
+    if errors.is_passing() {
+        return errors.into();
+    }
+    UsageError(errors.to_string()).into()
+}
+
 /// What a deduplicator's file says about the archive, beside what else was loaded from it.
 fn archive_of(file: &Path) -> anyhow::Result<Option<role::archive::Config>> {
-    let loaded = config::load_archive(file).map_err(|errors| UsageError(errors.to_string()))?;
+    let loaded = config::load_archive(file).map_err(refused)?;
     Ok(loaded.config)
 }
 
@@ -280,7 +289,7 @@ enum Output {
 
 /// Takes the configuration out of what was loaded, and starts the log as it says.
 fn load<T>(loaded: Result<Loaded<T>, ConfigErrors>, output: Output) -> anyhow::Result<T> {
-    let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
+    let loaded = loaded.map_err(refused)?;
     let log = match output {
         Output::Configured => loaded.telemetry,
         Output::Person => telemetry::Config { level: "warn".to_owned(), format: Format::Text },
@@ -294,7 +303,7 @@ fn load<T>(loaded: Result<Loaded<T>, ConfigErrors>, output: Output) -> anyhow::R
 
 /// As [`load`], while the process runs; the log level is taken over where it was asked for.
 fn reload<T>(loaded: Result<Loaded<T>, ConfigErrors>, with_level: bool) -> anyhow::Result<T> {
-    let loaded = loaded.map_err(|errors| UsageError(errors.to_string()))?;
+    let loaded = loaded.map_err(refused)?;
     if with_level {
         telemetry::set_level(&loaded.telemetry.level)?;
     }

@@ -190,7 +190,7 @@ fn parse<T>(
     read: impl FnOnce(Root<'_>) -> Option<(T, telemetry::Config)>,
 ) -> Result<Loaded<T>, ConfigErrors> {
     let node = raw::parse(source).map_err(|syntax| {
-        let problem = Problem { place: syntax.place, key: String::new(), message: syntax.message };
+        let problem = Problem::new(syntax.place, "", syntax.message);
         ConfigErrors::new(path, vec![problem])
     })?;
     if matches!(node.value, Value::Null) {

@@ -14,6 +14,15 @@ pub struct Problem {
     /// As `gatherers[0].database.port`; empty for the file as a whole.
     pub key: String,
     pub message: String,
+    /// Whether it may be over later without anybody's help: a place of secrets that is away.
+    pub is_passing: bool,
+}
+
+impl Problem {
+    /// One that the file has until somebody changes it.
+    pub fn new(place: Option<Place>, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { place, key: key.into(), message: message.into(), is_passing: false }
+    }
 }
 
 /// All problems of one file, in the order of the file. Never empty.
@@ -32,7 +41,12 @@ impl ConfigErrors {
 
     /// A problem with the file as a whole.
     pub fn whole(file: &Path, message: impl Into<String>) -> Self {
-        Self::new(file, vec![Problem { place: None, key: String::new(), message: message.into() }])
+        Self::new(file, vec![Problem::new(None, "", message)])
+    }
+
+    /// Whether all of it may be over later without anybody's help.
+    pub fn is_passing(&self) -> bool {
+        self.problems.iter().all(|problem| problem.is_passing)
     }
 
     #[cfg(test)]
@@ -142,11 +156,8 @@ mod tests {
 
     #[test]
     fn one_problem_is_one_line_and_several_are_a_list() {
-        let problem = |line, key: &str| Problem {
-            place: Some(Place { line, column: 3 }),
-            key: key.to_owned(),
-            message: "is required".to_owned(),
-        };
+        let problem =
+            |line, key: &str| Problem::new(Some(Place { line, column: 3 }), key, "is required");
         let file = Path::new("g.yaml");
         let one = ConfigErrors::new(file, vec![problem(4, "api.key_id")]);
         assert_eq!(one.to_string(), "g.yaml:4:3: api.key_id: is required");

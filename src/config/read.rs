@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use super::env::Environment;
 use super::problem::{Problem, did_you_mean};
 use super::raw::{Entry, Node, Place, Value};
+use crate::ops::secret::SecretError;
 
 /// What all sections of one file share.
 pub struct Context<'a> {
@@ -22,8 +23,7 @@ impl<'a> Context<'a> {
     }
 
     pub fn problem(&self, place: Place, key: impl Into<String>, message: impl Into<String>) {
-        let problem = Problem { place: Some(place), key: key.into(), message: message.into() };
-        self.problems.borrow_mut().push(problem);
+        self.problems.borrow_mut().push(Problem::new(Some(place), key, message));
     }
 
     /// Something that the file asks for in vain: said when the process starts, no reason to stop.
@@ -54,6 +54,13 @@ impl Field {
     /// Leaves a problem that does not: for values that may be or hold a secret.
     pub fn secret_problem(&self, context: &Context<'_>, message: &str) {
         context.problem(self.place, &self.key, message);
+    }
+
+    /// Leaves what kept a secret from being fetched.
+    pub fn fetch_problem(&self, context: &Context<'_>, error: &SecretError) {
+        let problem = Problem::new(Some(self.place), &self.key, error.to_string());
+        let problem = Problem { is_passing: error.is_passing, ..problem };
+        context.problems.borrow_mut().push(problem);
     }
 
     /// Parses the value; the error of `parse` is a clause that follows the quoted value.

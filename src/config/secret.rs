@@ -75,7 +75,7 @@ impl Keys {
             Source::Store(store) => match fetch(&store) {
                 Ok(secret) => secret,
                 Err(error) => {
-                    field.secret_problem(section.context(), &error.to_string());
+                    field.fetch_problem(section.context(), &error);
                     return None;
                 }
             },
