@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use support::{Cluster, Exchange, Process, deduplicator_file, gatherer_file, migrate, wait_for};
+use support::{
+    Cluster, Exchange, Process, capture, deduplicator_file, gatherer_file, migrate, wait_for,
+};
 
 /// DuckDB reads production's rows into itself, so that its figure is the writing alone.
 const DUCKDB: &str = "
@@ -150,12 +152,8 @@ fn generate(cluster: &Cluster, rows: i64) {
 
 /// Records the windows as at any exchange.
 fn replay(cluster: &Cluster, root: &Path, file: &Path) {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m");
-    let dir = std::env::var_os("KALSHI_CAPTURE").map_or(beside, PathBuf::from);
-    let entries = fs::read_dir(&dir).expect("the recorded windows (KALSHI_CAPTURE)").flatten();
-    let mut files: Vec<String> = entries.map(|entry| entry.path().display().to_string()).collect();
-    files.retain(|file| file.ends_with(".ndjson.gz"));
-    files.sort();
+    let files: Vec<String> =
+        capture::windows().iter().map(|file| file.display().to_string()).collect();
     let mut arguments = vec!["--replay"];
     arguments.extend(files.iter().map(String::as_str));
     arguments.extend(["--speed", "60"]);

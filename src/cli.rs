@@ -17,7 +17,7 @@ pub use archive::{Archive, ArchiveCommand, ArchiveVerify};
 
 use crate::ops::exit::Exit;
 use crate::role::sandbox::ChaosKind;
-pub use verify::{All, Books, Counts, Gaps, Markets, Trades};
+pub use verify::{Against, All, Books, Counts, Gaps, Markets, Scope, Trades};
 pub use verify::{Moment, Verify, VerifyCheck};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KALSHI_COMMIT"), ")");
@@ -358,7 +358,8 @@ channel = orderbook_delta by default):
   POST rest?fault=status&status|slow&delay_ms|repeat-cursor|empty-page|shift-back&items|
        shift-on&items|clear, with n or ms, and key or path where only some calls are meant
   POST maintenance?ms&in_ms  trading?active=true|false  limits?markets&commands&outbox_bytes&read_tokens
-  POST market?ticker&listed=true|false&touched=true|false (fields in the body)  cutoff?settled_ts
+  POST market?ticker&listed=true|false&touched=true|false (fields in the body)
+       cutoff?settled_ts|trades_ts
   POST churn?per_minute&ms  burst?rate|factor&ms  blast?changes
 
 Examples:

@@ -234,40 +234,53 @@ async fn rotate_password(arguments: cli::RotatePassword) -> anyhow::Result<()> {
 
 /// Translates the arguments of `verify` and runs it.
 async fn verify(check: cli::VerifyCheck) -> anyhow::Result<()> {
-    use cli::VerifyCheck;
+    use cli::{Against, VerifyCheck};
     use role::verify::{Check, Options};
-    let nothing = cli::Markets::default;
-    let (check, checked, markets, channel, shortest, exchange, repair) = match check {
-        VerifyCheck::Gaps(gaps) => {
-            let cli::Gaps { checked, markets, channel, min_duration } = gaps;
-            (Check::Gaps, checked, markets, channel, min_duration, false, false)
+    let (file, options) = match check {
+        VerifyCheck::Gaps(cli::Gaps { scope, channel, min_duration }) => {
+            let min_duration = min_duration.map_or(Ok(0), |it| i64::try_from(it.as_micros()))?;
+            let (file, options) = asked(Check::Gaps, scope)?;
+            (file, Options { channel, min_duration, ..options })
         }
-        VerifyCheck::Books(cli::Books { checked, markets, repair }) => {
-            (Check::Books, checked, markets, None, None, false, repair)
+        VerifyCheck::Books(cli::Books { scope, repair }) => {
+            let (file, options) = asked(Check::Books, scope)?;
+            (file, Options { repair, ..options })
         }
-        VerifyCheck::Trades(cli::Trades { checked, markets, against_exchange, repair }) => {
-            (Check::Trades, checked, markets, None, None, against_exchange, repair)
+        VerifyCheck::Trades(cli::Trades { scope, against, repair }) => {
+            let Against { against_exchange } = against;
+            let (file, options) = asked(Check::Trades, scope)?;
+            (file, Options { against_exchange, repair, ..options })
         }
         VerifyCheck::Counts(cli::Counts { checked }) => {
-            (Check::Counts, checked, nothing(), None, None, false, false)
+            asked(Check::Counts, cli::Scope { checked, markets: cli::Markets::default() })?
         }
         VerifyCheck::Archive(arguments) => return verify_archive(arguments).await,
-        VerifyCheck::All(cli::All { checked, markets, against_exchange }) => {
-            (Check::All, checked, markets, None, None, against_exchange, false)
+        VerifyCheck::All(cli::All { scope, against }) => {
+            let Against { against_exchange } = against;
+            let (file, options) = asked(Check::All, scope)?;
+            (file, Options { against_exchange, ..options })
         }
     };
-    let config = load(config::load_verify(&checked.config), Output::Person)?;
+    role::verify::run(load(config::load_verify(&file), Output::Person)?, options).await
+}
+
+/// What every check of `verify` is told, and where the configuration is.
+fn asked(
+    check: role::verify::Check,
+    scope: cli::Scope,
+) -> anyhow::Result<(std::path::PathBuf, role::verify::Options)> {
+    let cli::Scope { checked, markets } = scope;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = Options {
+    let options = role::verify::Options {
         check,
         since: checked.since.micros(),
         until: checked.until.map(cli::Moment::micros),
         market: markets.market,
         series: markets.series,
-        channel,
-        min_duration: shortest.map_or(Ok(0), |it| i64::try_from(it.as_micros()))?,
-        against_exchange: exchange,
-        repair,
+        channel: None,
+        min_duration: 0,
+        against_exchange: false,
+        repair: false,
         json: matches!(checked.format, cli::Format::Json),
         textfile: checked.textfile,
         jobs: checked.jobs.map_or(cores, usize::from),
@@ -275,7 +288,7 @@ async fn verify(check: cli::VerifyCheck) -> anyhow::Result<()> {
     if options.until.is_some_and(|until| until <= options.since) {
         return Err(UsageError("--until is not after --since".to_owned()).into());
     }
-    role::verify::run(config, options).await
+    Ok((checked.config, options))
 }
 
 /// Who reads stderr.

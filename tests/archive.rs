@@ -19,8 +19,8 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
 use serde_json::{Value, json};
 use support::{
-    Cluster, Exchange, KALSHI, Process, deduplicator_file, free_port, gatherer_file, get, migrate,
-    wait_for,
+    Cluster, Exchange, KALSHI, Process, capture, deduplicator_file, free_port, gatherer_file, get,
+    migrate, wait_for,
 };
 
 const LOGS: [&str; 6] = [
@@ -448,24 +448,9 @@ fn read_by(
     assert!(output.status.success(), "{engine}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The recorded windows, or none, said loudly.
-fn capture() -> Option<Vec<PathBuf>> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m");
-    let dir = std::env::var_os("KALSHI_CAPTURE").map_or(beside, PathBuf::from);
-    let entries = fs::read_dir(&dir).map(|entries| entries.flatten().map(|e| e.path()).collect());
-    let mut files: Vec<PathBuf> = entries.unwrap_or_default();
-    files.retain(|file| file.to_string_lossy().ends_with(".ndjson.gz"));
-    files.sort();
-    if files.is_empty() {
-        eprintln!("SKIPPED: no recorded windows in {}; set KALSHI_CAPTURE", dir.display());
-        return None;
-    }
-    Some(files)
-}
-
 #[test]
 fn the_recorded_windows_are_the_same_in_every_engine() {
-    let Some(files) = capture() else { return };
+    let files = capture::windows();
     let production = Production::empty();
     let root = production.root.path();
     let url = format!("file://{}", production.directory().display());

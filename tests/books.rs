@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
-use support::{Cluster, Exchange, Process, deduplicator_file, gatherer_file, migrate, wait_for};
+use support::{
+    Cluster, Exchange, Process, capture, deduplicator_file, gatherer_file, migrate, wait_for,
+};
 
 /// Moments at which books are compared.
 const INSTANTS: usize = 1_000;
@@ -170,22 +172,6 @@ fn micros(time: &str) -> i64 {
     time.as_microsecond()
 }
 
-/// The recorded windows, or none, said loudly.
-fn capture() -> Option<Vec<PathBuf>> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m");
-    let dir = std::env::var_os("KALSHI_CAPTURE").map_or(beside, PathBuf::from);
-    let mut files: Vec<PathBuf> = fs::read_dir(&dir)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    files.retain(|file| file.to_string_lossy().ends_with(".ndjson.gz"));
-    files.sort();
-    if files.len() == 4 {
-        return Some(files);
-    }
-    eprintln!("SKIPPED: the recorded windows are not in {}; set KALSHI_CAPTURE", dir.display());
-    None
-}
-
 /// Records the windows with a gatherer and merges them into production, as at any exchange. What was
 /// published before the gatherer came is missing, as it would be.
 fn record(files: &[PathBuf], windows: &[Window]) -> (tempfile::TempDir, Cluster) {
@@ -278,7 +264,7 @@ fn ask(
 
 #[test]
 fn books_at_a_thousand_instants_are_those_of_the_recording() {
-    let Some(files) = capture() else { return };
+    let files = capture::windows();
     let windows: Vec<Window> = files.iter().map(|file| Window::read(file)).collect();
     let (_root, cluster) = record(&files, &windows);
     let seed = std::env::var("KALSHI_SEED").ok().and_then(|seed| seed.parse().ok());

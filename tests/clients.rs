@@ -9,30 +9,17 @@
 
 mod support;
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use support::Exchange;
+use support::node::{client, output, typescript};
 
 const MARKETS: u64 = 60;
 
 fn exchange() -> Exchange {
     Exchange::start(&["--markets", &MARKETS.to_string(), "--rate", "600", "--seed", "11"])
-}
-
-fn client(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
-/// Runs a command to its end and gives its output.
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
-    String::from_utf8(out).expect("text")
 }
 
 /// Runs a client against the exchange, under its first key, and gives what it reports.
@@ -50,53 +37,9 @@ fn count(report: &Value, pointer: &str) -> u64 {
     number.unwrap_or_else(|| panic!("{pointer} in {report:#}"))
 }
 
-/// Where what the package manager installs is kept between runs, outside of the repository.
-fn cache() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let set = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty());
-    set.map_or_else(home, PathBuf::from).join("kalshi-tests")
-}
-
-/// The packages of the lock file, installed once for each content of it.
-fn node_modules(source: &Path) -> PathBuf {
-    for program in ["node", "npm"] {
-        let found = Command::new(program).arg("--version").output();
-        assert!(
-            found.is_ok_and(|output| output.status.success()),
-            "{program} is missing: .ci/install test installs it (Debian: nodejs, npm)"
-        );
-    }
-    let files = ["package.json", "package-lock.json", ".npmrc"];
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        fs::read(source.join(file)).expect("read what is to be installed").hash(&mut hasher);
-    }
-    let kept = cache().join(format!("typescript-{:016x}", hasher.finish()));
-    if !kept.is_dir() {
-        // Made beside and renamed, so that what is there is complete.
-        fs::create_dir_all(cache()).expect("make the cache");
-        let fresh = tempfile::tempdir_in(cache()).expect("make a directory");
-        for file in files {
-            fs::copy(source.join(file), fresh.path().join(file)).expect("copy");
-        }
-        output(Command::new("npm").arg("ci").current_dir(fresh.path()));
-        // Somebody else may have been faster.
-        let renamed = fs::rename(fresh.path(), &kept);
-        assert!(renamed.is_ok() || kept.is_dir(), "{renamed:?}");
-    }
-    kept.join("node_modules")
-}
-
 #[test]
 fn the_official_typescript_client_reads_everything() {
-    let source = client("typescript");
-    // A directory of this run's own: scripts find packages beside themselves.
-    let folder = tempfile::tempdir().expect("a directory");
-    std::os::unix::fs::symlink(node_modules(&source), folder.path().join("node_modules"))
-        .expect("link the packages");
-    for file in ["package.json", "check.mjs", "declared.mjs"] {
-        fs::copy(source.join(file), folder.path().join(file)).expect("copy");
-    }
+    let folder = typescript();
     let exchange = exchange();
     let report =
         report(Command::new("node").arg("check.mjs").current_dir(folder.path()), &exchange);

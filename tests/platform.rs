@@ -7,10 +7,12 @@
 #![allow(clippy::indexing_slicing, reason = "a verdict without one of its keys fails the test")]
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+#[path = "support/capture.rs"]
+mod capture;
 
 /// The executable under test.
 const KALSHI: &str = env!("CARGO_BIN_EXE_kalshi");
@@ -21,22 +23,6 @@ const CAPTURED_TRADES: u64 = 5468;
 /// What the exchange publishes besides: the difference where the capture's recorder had missed
 /// frames before a snapshot in the middle of a window.
 const REPAIRED_DELTAS: u64 = 44;
-
-/// The recorded windows, or none, said loudly.
-fn capture() -> Option<Vec<PathBuf>> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m");
-    let dir = std::env::var_os("KALSHI_CAPTURE").map_or(beside, PathBuf::from);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    files.retain(|file| file.to_string_lossy().ends_with(".ndjson.gz"));
-    files.sort();
-    if files.len() == 4 {
-        return Some(files);
-    }
-    eprintln!("SKIPPED: the recorded windows are not in {}; set KALSHI_CAPTURE", dir.display());
-    None
-}
 
 /// Runs the sandbox and gives its verdict.
 fn sandbox(arguments: &[&str]) -> Value {
@@ -67,8 +53,8 @@ fn sandbox(arguments: &[&str]) -> Value {
 }
 
 /// Replays the capture at 20 times its pace with these faults.
-fn replay(chaos: &[&str]) -> Option<Value> {
-    let files = capture()?;
+fn replay(chaos: &[&str]) -> Value {
+    let files = capture::windows();
     let mut arguments = vec!["--replay"];
     arguments.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
     arguments.extend(["--speed", "20"]);
@@ -78,7 +64,7 @@ fn replay(chaos: &[&str]) -> Option<Value> {
     assert_eq!(verdict["published"]["trades"], CAPTURED_TRADES);
     // Four windows at their ends, and the places of the snapshots inside them.
     assert!(verdict["books_compared"].as_u64() >= Some(8), "{verdict}");
-    Some(verdict)
+    verdict
 }
 
 /// How many changes a gatherer missed.
@@ -95,13 +81,13 @@ fn struck(verdict: &Value, kind: &str) -> usize {
 
 #[test]
 fn real_input_arrives_whole_at_twenty_times_its_pace() {
-    let Some(verdict) = replay(&[]) else { return };
+    let verdict = replay(&[]);
     assert_eq!(missed(&verdict), [0, 0, 0]);
 }
 
 #[test]
 fn production_is_complete_though_every_gatherer_misses_another_third() {
-    let Some(verdict) = replay(&["--chaos", "cut", "--seed", "11"]) else { return };
+    let verdict = replay(&["--chaos", "cut", "--seed", "11"]);
     assert_eq!(struck(&verdict, "cut"), 3);
     for missed in missed(&verdict) {
         assert!(missed > CAPTURED_DELTAS / 20, "{verdict}");
@@ -111,7 +97,7 @@ fn production_is_complete_though_every_gatherer_misses_another_third() {
 #[test]
 fn killed_processes_and_databases_lose_and_double_nothing() {
     let kinds = "kill-gatherer,kill-dedup,kill-postgres";
-    let Some(verdict) = replay(&["--chaos", kinds, "--seed", "11"]) else { return };
+    let verdict = replay(&["--chaos", kinds, "--seed", "11"]);
     for kind in kinds.split(',') {
         assert!(struck(&verdict, kind) >= 2, "{kind} in {verdict}");
     }

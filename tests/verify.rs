@@ -3,6 +3,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a report without one of its keys fails the test")]
 
+#[path = "verify/exchange.rs"]
+mod exchange;
 mod support;
 #[path = "verify/told.rs"]
 mod told;
@@ -15,9 +17,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use support::{
-    Cluster, Exchange, Process, deduplicator_file, gatherer_file, migrate, wait_for, with_markets,
+    Cluster, Exchange, Process, capture, deduplicator_file, gatherer_file, migrate, wait_for,
+    with_markets,
 };
-use told::{findings, report, section, text_of, verify};
+use told::{findings, report, section, shown, text_of, verify};
 use world::{AUDIT, LENGTH, MARKETS, SECOND, World};
 
 const HOUR: i64 = 3_600 * SECOND;
@@ -158,7 +161,7 @@ fn each_planted_fault_is_found_exactly_and_nothing_else_is_reported() {
     let platform = Platform::new();
     let right = platform.file("production", &GATHERERS);
     let (code, told) = report(&right, &platform.whole(&["all"]).each());
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
+    assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
     let books = &section(&told, "books")["figures"];
     assert_eq!(books["production"]["equal"], books["production"]["compared"]);
     assert_eq!(books["production"]["compared"], 3 * 4 * (LENGTH / AUDIT + 1) - 4, "{books}");
@@ -287,7 +290,7 @@ fn what_one_gatherer_missed_is_healed_by_the_others() {
     let file = platform.file("healed", &gatherers);
     merge(cluster, root, &file, "healed", &gatherers);
     let (code, told) = report(&file, &platform.whole(&["all"]).each());
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
+    assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
     let healed = &section(&told, "books")["figures"]["healed"];
     assert_eq!(healed.as_array().map(Vec::len), Some(1), "{healed}");
     assert_eq!(healed[0]["gatherer"], "gatherer-1");
@@ -331,7 +334,7 @@ fn a_wrong_book_is_recorded_as_lost_and_book_at_says_so() {
         format!("SELECT DISTINCT covered FROM book_at('KXA-1', moment({}))", begin + 110 * SECOND);
     assert_eq!(cluster.sql("production", &book), "f");
     let (code, told) = report(&file, &arguments.each());
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
+    assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
     assert_eq!(section(&told, "books")["figures"]["known_lost"], 1);
     assert_eq!(cluster.number("production", "SELECT count(*) FROM lost"), 1);
 }
@@ -362,86 +365,15 @@ fn verify_reads_with_a_login_that_can_only_read() {
     let text = fs::read_to_string(&file).expect("the configuration");
     fs::write(&file, text + "verify: { user: exporter }\n").expect("write it");
     let (code, told) = report(&file, &platform.whole(&["all"]).each());
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
-}
-
-#[test]
-fn trades_agree_with_the_exchange_and_what_is_missing_is_repaired() {
-    let root = tempfile::tempdir().expect("a directory");
-    let cluster = Cluster::start(root.path());
-    let exchange =
-        Exchange::start(&["--markets", "30", "--rate", "400", "--duration", "20s", "--seed", "5"]);
-    let gatherer = gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1");
-    let gatherers = [("gatherer-1", "g1")];
-    let dedup = deduplicator_file(root.path(), "dedup", &cluster, &gatherers, "production");
-    with_markets(&dedup, &exchange, "refresh_interval: 2s");
-    let config = fs::read_to_string(&gatherer.path).expect("the configuration");
-    fs::write(&gatherer.path, config + "audit: { period: 10s }\n").expect("write it");
-    migrate(&gatherer.path);
-    migrate(&dedup);
-    let run = |role: &str, path: &Path| {
-        let log = root.path().join(format!("{role}.log"));
-        Process::start(&[role, "--config", path.to_str().expect("UTF-8")], log)
-    };
-    let mut gather = run("gather", &gatherer.path);
-    let mut merging = run("dedup", &dedup);
-    wait_for("the end of the flow", || (exchange.status()["finished"] == true).then_some(()));
-    let published = exchange.status()["published"]["trades"].as_i64();
-    assert!(gather.stop().success(), "{}", gather.log());
-    let behind = "SELECT count(*) FROM sync_cursors WHERE lag_rows > 0";
-    let heads = "SELECT sum(head) FROM logs WHERE name <> 'market_lifecycle'";
-    let all = cluster.number("g1", "SELECT sum(head) FROM logs");
-    wait_for("everything in production", || {
-        let passed =
-            cluster.number("production", "SELECT coalesce(sum(position), 0) FROM sync_cursors");
-        (passed >= all && cluster.number("production", behind) == 0).then_some(())
-    });
-    // Trades of the last second are not compared: nobody says that they are all there.
-    let (code, told) = report(&dedup, &["all", "--since", "1h", "--against-exchange"]);
-    assert_eq!((code, findings(&told)), (0, vec![]), "{published:?} {told:#}");
-    let conservation = &section(&told, "trades")["figures"]["conservation"];
-    assert!(conservation["exact_share"].as_f64() >= Some(0.99), "{conservation}");
-    assert!(conservation["groups"].as_u64() > Some(50), "{conservation}");
-    let before = cluster.number("production", heads);
-
-    let gone = "SELECT log_seq FROM trades ORDER BY log_seq OFFSET 60 LIMIT 3";
-    cluster.sql("production", &format!("DELETE FROM trades WHERE log_seq IN ({gone})"));
-    let against = ["trades", "--since", "1h", "--against-exchange"];
-    let (code, told) = report(&dedup, &against);
-    assert_eq!((code, findings(&told).len()), (2, 3), "{told:#}");
-    assert!(findings(&told).iter().all(|f| f.starts_with("trades missing_trade ")), "{told:#}");
-
-    let repair = [&against[..], &["--repair"]].concat();
-    let held = verify(&dedup, &repair);
-    assert_eq!(held.status.code(), Some(75), "{}", String::from_utf8_lossy(&held.stderr));
-    assert!(merging.stop().success(), "{}", merging.log());
-    let (_, told) = report(&dedup, &repair);
-    assert_eq!(section(&told, "trades")["figures"]["exchange"]["repaired"], 3, "{told:#}");
-    let (code, told) = report(&dedup, &repair);
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
-    assert_eq!(cluster.number("production", heads), before + 3);
-    let source = "SELECT count(*) FROM trades_readable WHERE gatherer = 'repair'";
-    assert_eq!(cluster.number("production", source), 3);
-    // The deduplicator goes on from there, and the copies that gatherers have are known.
-    let mut merging = run("dedup", &dedup);
-    wait_for("the deduplicator", || {
-        support::get(&support::health_address(&dedup), "/health").contains("healthy").then_some(())
-    });
-    assert!(merging.stop().success(), "{}", merging.log());
+    assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
 }
 
 #[test]
 fn a_run_over_the_recorded_windows_has_no_false_alarm() {
-    let dir = std::env::var_os("KALSHI_CAPTURE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m"),
-        PathBuf::from,
-    );
-    let entries = fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> =
-        entries.filter(|path| path.to_string_lossy().ends_with(".ndjson.gz")).collect();
-    files.sort();
-    files.truncate(2);
-    assert!(!files.is_empty(), "no recorded windows in {}", dir.display());
+    // Two are enough for the regular run; KALSHI_WINDOWS=4 replays all of them.
+    let count = std::env::var("KALSHI_WINDOWS").ok();
+    let count = count.map_or(2, |count| count.parse().expect("KALSHI_WINDOWS is a number"));
+    let files: Vec<PathBuf> = capture::windows().into_iter().take(count).collect();
     let root = tempfile::tempdir().expect("a directory");
     let cluster = Cluster::start(root.path());
     let mut arguments = vec!["--replay"];
@@ -490,10 +422,12 @@ fn a_run_over_the_recorded_windows_has_no_false_alarm() {
     assert!(merging.stop().success(), "{}", merging.log());
     // The frames' own times are those of the recording.
     let (code, told) = report(&dedup, &["all", "--since", "2026-08-01T00:00:00Z"]);
-    assert_eq!((code, findings(&told)), (0, vec![]), "{told:#}");
+    assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
     let books = &section(&told, "books")["figures"]["production"];
     assert!(books["deltas"].as_u64() > Some(10_000), "{books}");
-    assert!(books["compared"].as_u64() > Some(10), "{books}");
+    // How often an audit asked depends on the machine; between its first and its last book each was.
+    assert!(books["compared"].as_u64() >= Some(4), "{books}");
+    assert_eq!(books["compared"], books["equal"], "{books}");
     let conservation = &section(&told, "trades")["figures"]["conservation"];
     assert!(conservation["exact_share"].as_f64() >= Some(0.99), "{conservation}");
     println!("{books}\n{conservation}");

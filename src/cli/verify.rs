@@ -72,13 +72,28 @@ pub struct Markets {
     pub series: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-pub struct Gaps {
+/// What a check of markets takes.
+#[derive(Debug, Clone, Args)]
+pub struct Scope {
     #[command(flatten)]
     pub checked: Checked,
 
     #[command(flatten)]
     pub markets: Markets,
+}
+
+/// Whether the exchange is asked.
+#[derive(Debug, Clone, Args)]
+pub struct Against {
+    /// Also compare with the trades that the exchange lists, within its budget of requests
+    #[arg(long)]
+    pub against_exchange: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Gaps {
+    #[command(flatten)]
+    pub scope: Scope,
 
     /// Only this channel
     #[arg(long, value_name = "NAME", value_parser = channels())]
@@ -92,10 +107,7 @@ pub struct Gaps {
 #[derive(Debug, Args)]
 pub struct Books {
     #[command(flatten)]
-    pub checked: Checked,
-
-    #[command(flatten)]
-    pub markets: Markets,
+    pub scope: Scope,
 
     /// Record what is wrong as lost, so that book_at says so of every book in it
     #[arg(long)]
@@ -105,14 +117,10 @@ pub struct Books {
 #[derive(Debug, Args)]
 pub struct Trades {
     #[command(flatten)]
-    pub checked: Checked,
+    pub scope: Scope,
 
     #[command(flatten)]
-    pub markets: Markets,
-
-    /// Also compare with the trades that the exchange lists, within its budget of requests
-    #[arg(long)]
-    pub against_exchange: bool,
+    pub against: Against,
 
     /// Insert what is missing, with source `repair`; not while a deduplicator runs
     #[arg(long, requires = "against_exchange")]
@@ -128,14 +136,10 @@ pub struct Counts {
 #[derive(Debug, Args)]
 pub struct All {
     #[command(flatten)]
-    pub checked: Checked,
+    pub scope: Scope,
 
     #[command(flatten)]
-    pub markets: Markets,
-
-    /// Also compare with the trades that the exchange lists, within its budget of requests
-    #[arg(long)]
-    pub against_exchange: bool,
+    pub against: Against,
 }
 
 /// A point in time as a person gives it.

@@ -1,4 +1,4 @@
-//! Durations as people write them.
+//! Durations as people write them, and as metrics and reports count them.
 
 use std::time::Duration;
 
@@ -33,9 +33,21 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Microseconds as seconds; exact to the microsecond for some centuries.
+pub fn seconds(micros: i64) -> f64 {
+    let length = Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
+    if micros < 0 { -length } else { length }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_keep_their_microseconds() {
+        assert!((seconds(1_500_000) - 1.5).abs() < 1e-9);
+        assert!((seconds(-1) + 1e-6).abs() < 1e-12);
+    }
 
     #[test]
     fn units_and_sums_of_them() {

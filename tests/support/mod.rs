@@ -6,8 +6,10 @@
 #![allow(dead_code, reason = "each test binary and benchmark uses its part")]
 #![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
+pub mod capture;
 mod cluster;
 pub mod moto;
+pub mod node;
 #[path = "../../src/ops/small_disk.rs"]
 pub mod small_disk;
 
@@ -211,6 +213,14 @@ impl Exchange {
     /// Asks the control plane for something and gives the answer's body.
     pub fn control(&self, path: &str, body: &str) -> String {
         self.request("POST", path, body)
+    }
+
+    /// What a call of market data answers; its path is behind the API's root.
+    pub fn rest(&self, path: &str) -> serde_json::Value {
+        let url = self.rest_url.strip_prefix("http://").expect("plain HTTP");
+        let (address, base) = url.split_once('/').expect("a path");
+        let text = request(address, "GET", &format!("/{base}{path}"), "");
+        serde_json::from_str(&text).expect("a JSON object")
     }
 
     /// What the control plane says of the exchange.

@@ -46,6 +46,18 @@ pub fn findings(report: &Value) -> Vec<String> {
     all
 }
 
+/// What was found and what could not be told, one a line: a whole report hides it.
+pub fn shown(report: &Value) -> String {
+    let mut lines = String::new();
+    for check in report["checks"].as_array().expect("checks") {
+        for line in ["findings", "errors"].iter().filter_map(|key| check[key].as_array()).flatten()
+        {
+            lines.push_str(&format!("\n{}: {line}", text_of(&check["check"])));
+        }
+    }
+    lines
+}
+
 pub fn text_of(value: &Value) -> &str {
     value.as_str().expect("a text")
 }

@@ -82,10 +82,12 @@ impl World {
                     ));
                 }
             }
-            world.stretches("orderbook_delta", ticker, gatherer, 1, 700);
+            // A book is covered from its first snapshot on.
+            let first = clock(begin + number * 1_000);
+            world.stretches("orderbook_delta", ticker, (gatherer, first), 1, 700);
         }
         for channel in ["trade", "ticker", "market_lifecycle_v2"] {
-            world.stretches(channel, "", gatherer, 2, 180);
+            world.stretches(channel, "", (gatherer, begin + gatherer * 10_000), 2, 180);
         }
         world
     }
@@ -115,9 +117,16 @@ impl World {
     }
 
     /// Two stretches that follow one another without a hole.
-    fn stretches(&mut self, channel: &str, ticker: &str, gatherer: i64, sid: i64, records: i64) {
+    fn stretches(
+        &mut self,
+        channel: &str,
+        ticker: &str,
+        (gatherer, from): (i64, i64),
+        sid: i64,
+        records: i64,
+    ) {
         let begin = self.begin;
-        let (from, to) = (begin + gatherer * 10_000, begin + (LENGTH + 5) * SECOND);
+        let to = begin + (LENGTH + 5) * SECOND;
         let middle = begin + LENGTH / 2 * SECOND + gatherer;
         for (from, to, end) in [(from, middle, "continues"), (middle, to, "stop")] {
             let seq = self.coverage.len() + 1;

@@ -9,10 +9,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::gatherer::Heads;
-use super::metrics::{Metrics, OfLog, OfTable, seconds};
+use super::metrics::{Metrics, OfLog, OfTable};
 use super::progress::Progress;
 use super::{markets, table};
 use crate::model::Micros;
+use crate::ops::duration::seconds;
 use crate::ops::health::{Report, Status};
 
 /// How often the report is made anew.

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::table::{self, Table};
+use crate::ops::duration::seconds;
 use crate::ops::metrics::{Registry, latency_seconds};
 
 /// Upper bounds of the latency buckets, in microseconds: 1 ms to 600 s, past every alert's threshold.
@@ -124,13 +125,6 @@ impl EncodeMetric for Latencies {
 
 impl prometheus_client::metrics::TypedMetric for Latencies {
     const TYPE: MetricType = MetricType::Histogram;
-}
-
-/// Microseconds as seconds; exact to the microsecond for some centuries.
-pub fn seconds(micros: i64) -> f64 {
-    let whole = i32::try_from(micros.div_euclid(1_000_000)).unwrap_or(i32::MAX);
-    let rest = i32::try_from(micros.rem_euclid(1_000_000)).unwrap_or_default();
-    f64::from(whole) + f64::from(rest) / 1e6
 }
 
 /// All of them, cheap to clone.
@@ -328,11 +322,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
-    }
-
-    #[test]
-    fn seconds_keep_their_microseconds() {
-        assert!((seconds(1_500_000) - 1.5).abs() < 1e-9);
-        assert!((seconds(-1) + 1e-6).abs() < 1e-12);
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::table::{self, Table};
 use super::{Config, GathererTarget, partitions, status_text};
 use crate::model::Micros;
+use crate::ops::duration;
 use crate::ops::exit::chain;
 use crate::pg::migrate::{self, Schema, VersionError};
 use crate::pg::{self, Class, Options, Target, writer};
@@ -335,7 +336,7 @@ fn judge(
     let position = saved.and(Some(known.map_or(0, |known| known.position)));
     let shown_head = shown.map(|shown| shown.head);
     let lag_rows = shown_head.zip(position).map(|(head, position)| head.saturating_sub(position));
-    let seconds = |micros: i64| super::metrics::seconds(now.since(Micros(micros)).max(0));
+    let seconds = |micros: i64| duration::seconds(now.since(Micros(micros)).max(0));
     let waits_seconds = waits_since.map(seconds);
     let state = match (shown, known, lag_rows) {
         (None, ..) | (_, _, None) => "unknown",

@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Exchange, Watcher};
 use super::health::Vitals;
-use super::metrics::{Metrics, seconds};
+use super::metrics::Metrics;
 use super::poller::{self, Poller, Turns};
 use super::{Config, clocks};
 use crate::kalshi::rest::Rest;
 use crate::log::journal::Journal;
 use crate::model::Micros;
+use crate::ops::duration::seconds;
 
 /// What it works with.
 pub struct Beside {

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::metrics::{Metrics, seconds};
+use super::metrics::Metrics;
 use crate::kalshi::rest::Rest;
+use crate::ops::duration::seconds;
 
 /// How often the clocks are compared.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ use super::interpret::Counts;
 use crate::log::appender::Observer;
 use crate::log::journal::{Journal, Position};
 use crate::model::{Delta, Log, Micros, Ticker};
+use crate::ops::duration::seconds;
 use crate::ops::metrics::latency_seconds;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -402,12 +403,6 @@ impl Metrics {
     pub fn is_database_up(&self) -> bool {
         !self.away.iter().any(|away| away.load(Ordering::Relaxed))
     }
-}
-
-/// Microseconds as seconds. Exact far beyond any latency.
-#[expect(clippy::cast_precision_loss, reason = "a latency has far fewer than 52 bits")]
-pub fn seconds(micros: i64) -> f64 {
-    micros as f64 / 1e6
 }
 
 impl Observer for Metrics {

@@ -12,13 +12,13 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use super::coverage::{Roster, has_known_hole, of_book};
+use super::coverage::{Roster, between, has_known_hole, of_book};
 use super::intervals::{DAY, Span};
 use super::ranges::{Part, Progress, divide, each};
 use super::repair::record_lost;
 use super::replay::{Fault, Replay, Stated, Tally};
 use super::report::{Figures, Finding, Findings, Section};
-use super::scene::{Plans, Scene, Standing, Watched, clock_at, connect};
+use super::scene::{Plans, SETTLING_MICROS, Scene, Standing, Watched, clock_at, connect};
 use crate::model::{Book, Log, Micros, Price, Side, Size};
 use crate::pg::copy_out::CopyOut;
 use crate::pg::migrate::Schema;
@@ -283,11 +283,9 @@ async fn work(common: Arc<Common>, part: Part) -> anyhow::Result<Found> {
     let mut found = Found { tally, ..Found::default() };
     let over = faults.len().saturating_sub(FAULTS_MAX);
     for InMarket { ticker, fault } in faults.into_iter().take(FAULTS_MAX) {
-        let to_clock = fault.to_clock.unwrap_or(scene.now);
-        let span = Span::new(fault.from_clock, to_clock.max(fault.from_clock + 1));
         if is_recorded_as_lost(&one, &ticker, fault.from, fault.to.unwrap_or(until)).await? {
             found.known_lost += 1;
-        } else if has_known_hole(&of_book(scene, &one, roster, &ticker, span).await?, span) {
+        } else if production_knew(scene, &one, roster, &ticker, &fault).await? {
             found.known_holes += 1;
         } else {
             found.findings.push(finding(&ticker, &fault, until));
@@ -296,6 +294,22 @@ async fn work(common: Arc<Common>, part: Part) -> anyhow::Result<Found> {
     found.findings.total += u64::try_from(over).unwrap_or_default();
     progress.part(part.rows, read);
     Ok(found)
+}
+
+/// Whether somebody noticed that nobody saw the market between the fault's snapshots.
+async fn production_knew(
+    scene: &Scene,
+    client: &Client,
+    roster: &Roster,
+    ticker: &str,
+    fault: &Fault,
+) -> anyhow::Result<bool> {
+    let to_clock = fault.to_clock.unwrap_or(scene.now);
+    let clocks = Span::new(fault.from_clock, to_clock.max(fault.from_clock + 1));
+    let mut seen = of_book(scene, client, roster, ticker, clocks).await?;
+    let span =
+        between(&mut seen, (fault.from, fault.from_clock), fault.to.zip(fault.to_clock), scene.now);
+    Ok(has_known_hole(&seen, span))
 }
 
 fn finding(ticker: &str, fault: &Fault, until: i64) -> Finding {
@@ -340,7 +354,7 @@ async fn in_gatherer(
         "SELECT ticker, session_id, sid, seq, side, price, size_delta FROM orderbook_deltas \
          WHERE {deltas} AND received_at >= {since} AND received_at <= {until} AND {here} {order}"
     );
-    let settled = standing.asked_at - super::scene::SETTLING_MICROS;
+    let settled = standing.asked_at - SETTLING_MICROS;
     let snapshots = format!(
         "SELECT ticker, session_id, sid, seq, received_at, yes_prices, yes_sizes, no_prices, no_sizes \
          FROM orderbook_snapshots \
@@ -364,12 +378,14 @@ async fn in_gatherer(
     Ok(found)
 }
 
-/// Whether one of the gatherer's own stretches of the market ended between the two snapshots.
+/// Whether one of the gatherer's own stretches of the market ended between the two snapshots. It ends at
+/// its last proof, which may be older than a snapshot behind it.
 async fn gatherer_knew(client: &Client, ticker: &str, fault: &Fault) -> anyhow::Result<bool> {
     let sql = "SELECT EXISTS (SELECT FROM coverage WHERE ticker = $1 AND channel = 'orderbook_delta' \
                  AND covered_to >= $2 AND covered_to <= $3 AND ended_by <> 'continues')";
     let to = fault.to_clock.unwrap_or(i64::MAX);
-    let row = client.query_one(sql, &[&ticker, &fault.from_clock, &to]).await;
+    let from = fault.from_clock.saturating_sub(SETTLING_MICROS);
+    let row = client.query_one(sql, &[&ticker, &from, &to]).await;
     Ok(row.context("read coverage of gatherer")?.try_get(0)?)
 }
 

@@ -17,6 +17,10 @@ use crate::pg::migrate::Schema;
 const LONGEST_MICROS: i64 = 86_400_000_000;
 /// The exchange's times of a market that lie so far from our clock are of another day: a replay.
 const REPLAY_MICROS: i64 = 86_400_000_000;
+/// Clocks differ by less than this.
+const CLOCKS_MICROS: i64 = 1_000_000;
+/// So late a frame of a replay may be read.
+const REPLAY_LATE_MICROS: i64 = 60_000_000;
 /// What a stretch that goes on is ended by.
 pub const OPEN: &str = "open";
 const CONTINUES: &str = "continues";
@@ -181,7 +185,7 @@ impl Stretches {
 fn read_stretch(row: &mut crate::pg::copy_out::Fields<'_>) -> anyhow::Result<Stretch> {
     let span = Span::new(row.i64()?, row.i64()?);
     let last_exchange_ts = row.opt_i64()?;
-    let far = |ts: i64| ts.abs_diff(span.to) > REPLAY_MICROS.unsigned_abs();
+    let far = |ts: i64| is_of_another_day(ts, span.to);
     Ok(Stretch {
         gatherer: 0,
         span,
@@ -253,6 +257,51 @@ pub async fn of_book(
     Ok(stretches)
 }
 
+/// The time around a row in which coverage tells whether its neighbours were seen. Stretches begin when
+/// a snapshot is received and end where the exchange's time of a frame proves them, so it is that
+/// between both times of the row, and a second for the clocks. Times of a replay say nothing of ours:
+/// there it is a minute.
+pub fn around(exchange_ts: i64, received_at: i64) -> Span {
+    let (from, to) = (exchange_ts.min(received_at), exchange_ts.max(received_at));
+    let (from, to, more) = if is_of_another_day(exchange_ts, received_at) {
+        (received_at, received_at, REPLAY_LATE_MICROS)
+    } else {
+        (from, to, CLOCKS_MICROS)
+    };
+    Span::new(from.saturating_sub(more), to.saturating_add(more))
+}
+
+/// Whether the exchange's time and ours are those of a replay.
+fn is_of_another_day(exchange_ts: i64, received_at: i64) -> bool {
+    exchange_ts.abs_diff(received_at) > REPLAY_MICROS.unsigned_abs()
+}
+
+/// A snapshot's two times: its anchor, which is the exchange's, and ours when it came.
+pub type Placed = (i64, i64);
+
+/// What the stretches of a market say of the time from one of its snapshots to another, when what the
+/// snapshots themselves prove is added to them; and that time.
+///
+/// A stretch begins when its first snapshot is received, but that snapshot and what follows it say all
+/// from its anchor on. And it ends at its last proof, which no snapshot is, so that the last one may
+/// have come behind it: all up to it came in sequence, unless another stretch begins with it.
+pub fn between(stretches: &mut [Stretch], from: Placed, to: Option<Placed>, now: i64) -> Span {
+    let (anchor, clock) = from;
+    let begin = if is_of_another_day(anchor, clock) { clock } else { anchor.min(clock) };
+    for stretch in stretches.iter_mut().filter(|stretch| stretch.span.from == clock) {
+        stretch.span.from = begin;
+    }
+    let end = to.map_or(now, |(_, clock)| clock);
+    let is_beginning = stretches.iter().any(|stretch| stretch.span.from == end);
+    if to.is_some() && !is_beginning {
+        let before = stretches.iter_mut().filter(|s| s.span.from < end && s.proves());
+        if let Some(last) = before.max_by_key(|stretch| stretch.span.to) {
+            last.span.to = last.span.to.max(end);
+        }
+    }
+    Span::new(begin, end.max(begin.saturating_add(1)))
+}
+
 /// Whether a time has a hole that is known: nobody saw it, and somebody noticed.
 pub fn has_known_hole(stretches: &[Stretch], span: Span) -> bool {
     let proving = stretches.iter().filter(|stretch| stretch.proves());
@@ -304,5 +353,33 @@ mod tests {
         assert!(known(&[stretch(0, 0, 30, "integrity")]), "it was found to be wrong");
         assert!(known(&[]), "nobody looked");
         assert!(known(&[stretch(0, 15, 30, "stop")]));
+    }
+
+    #[test]
+    fn a_row_is_looked_for_between_its_two_times() {
+        const SECOND: i64 = 1_000_000;
+        assert_eq!(around(10 * SECOND, 15 * SECOND), Span::new(9 * SECOND, 16 * SECOND));
+        assert_eq!(around(15 * SECOND, 10 * SECOND), Span::new(9 * SECOND, 16 * SECOND));
+        let replayed = around(0, REPLAY_MICROS + 61 * SECOND);
+        assert_eq!(replayed, Span::new(REPLAY_MICROS + SECOND, REPLAY_MICROS + 121 * SECOND));
+    }
+
+    #[test]
+    fn snapshots_say_what_lies_behind_the_last_proof_and_before_the_first_receipt() {
+        let known = |mut stretches: Vec<Stretch>, from, to| {
+            let span = between(&mut stretches, from, to, 100);
+            has_known_hole(&stretches, span)
+        };
+        // The first snapshot of a stretch is as old as its anchor; the last may be behind the proof.
+        assert!(!known(vec![stretch(0, 10, 30, "stop")], (8, 10), Some((20, 25))));
+        assert!(!known(vec![stretch(0, 10, 30, "stop")], (12, 14), Some((33, 35))));
+        // One that begins a stretch says nothing of what was before it.
+        let resumed = || vec![stretch(0, 10, 30, "gap"), stretch(0, 35, 50, "stop")];
+        assert!(known(resumed(), (12, 14), Some((33, 35))));
+        assert!(!known(resumed(), (33, 35), Some((50, 52))));
+        // A snapshot that was read late lies behind the hole after it.
+        let late = vec![stretch(0, 2, 11, "disconnect"), stretch(1, 12, 50, "stop")];
+        assert!(known(late, (10, 15), Some((40, 41))));
+        assert!(known(vec![stretch(0, 10, 30, "stop")], (8, 10), None));
     }
 }

@@ -15,9 +15,10 @@ use super::coverage::{Roster, Seen, Stretches, Tails, tails};
 use super::intervals::{DAY, Span, day_of};
 use super::judge::{Found, Judge, Listed};
 use super::ranges::{Part, Progress, Range, divide, each};
-use super::report::{Figures, Finding, Findings, Section, real, seconds, share, whole_seconds};
+use super::report::{Figures, Finding, Findings, Section, real, share, whole_seconds};
 use super::scene::{Plans, Scene};
 use crate::model::{Channel, Micros};
+use crate::ops::duration::seconds;
 use crate::pg::copy_out::CopyOut;
 
 /// Stretches are written within an hour; coverage that ends longer ago has ended.

@@ -147,16 +147,22 @@ impl Judge<'_> {
     }
 
     /// The wait for the first snapshot. Recording begins anew with each, so that only what ends with a
-    /// snapshot is a wait.
+    /// snapshot is a wait; a market that closed within a minute of the first connection had no time
+    /// for one.
     ///
     /// Nor is the edge of what is judged a hole: sessions that stop together had their last frames at
-    /// different times. What lies behind it is judged by the next run.
+    /// different times, and a market may have closed in between. What lies behind it is judged by the
+    /// next run.
     fn is_late(&self, hole: Span, expected: Span, never: bool) -> bool {
-        if !never && hole.to == self.whole.to && hole.micros() <= FIRST_SNAPSHOT_MICROS {
+        let to_edge = self.whole.to.saturating_sub(hole.from);
+        if !never && hole.to == expected.to && to_edge <= FIRST_SNAPSHOT_MICROS {
             return true;
         }
         let begins = hole.from == expected.from && expected.from > self.whole.from;
-        begins && hole.micros() <= FIRST_SNAPSHOT_MICROS && (!never || hole.to == self.whole.to)
+        let first = expected.from == self.recorded_from;
+        begins
+            && hole.micros() <= FIRST_SNAPSHOT_MICROS
+            && (!never || first || hole.to == self.whole.to)
     }
 
     fn finding(&self, seen: &Seen, hole: Span, never: bool) -> Finding {

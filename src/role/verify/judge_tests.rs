@@ -121,3 +121,25 @@ fn a_market_in_no_list_is_judged_between_its_first_and_last_moment() {
     let seen = vec![stretch(0, 2 * HOUR, 3 * HOUR, "gap"), stretch(1, 4 * HOUR, 5 * HOUR, "stop")];
     assert_eq!(holes_of(&judged(None, seen)), [(10800, 14400, "gap")]);
 }
+
+#[test]
+fn a_market_that_closed_while_recording_began_is_waited_for_like_the_others() {
+    let found = judged(Some(&listed(0, HOUR + 20 * SECOND)), vec![]);
+    assert_eq!((holes_of(&found), found.late), (vec![], 1));
+    let found = judged(Some(&listed(0, HOUR + 90 * SECOND)), vec![]);
+    assert_eq!(holes_of(&found), [(3600, 3690, "not subscribed")]);
+    // One that came and went while everything ran was lost.
+    let found = judged(Some(&listed(2 * HOUR, 2 * HOUR + 20 * SECOND)), vec![]);
+    assert_eq!(holes_of(&found), [(7200, 7220, "not subscribed")]);
+}
+
+#[test]
+fn sessions_that_stop_together_leave_no_hole_in_a_market_that_closed_meanwhile() {
+    let end = 10 * HOUR;
+    let market = Listed { is_open: false, ..listed(9 * HOUR, end - 10 * SECOND) };
+    let seen = |to| vec![stretch(0, 9 * HOUR, to, "stop")];
+    let found = judged(Some(&market), seen(end - 30 * SECOND));
+    assert_eq!((holes_of(&found), found.late), (vec![], 1));
+    let found = judged(Some(&market), seen(end - 70 * SECOND));
+    assert_eq!(holes_of(&found), [(35_930, 35_990, "restart")]);
+}

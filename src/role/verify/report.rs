@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::model::Micros;
+use crate::ops::duration::seconds;
 
 /// Findings of one check that are listed; all are counted.
 pub const LISTED_MAX: usize = 1000;
@@ -204,12 +205,6 @@ pub struct Report {
     pub status: &'static str,
     pub findings_total: u64,
     pub checks: Vec<Section>,
-}
-
-/// Seconds of a number of microseconds.
-pub fn seconds(micros: i64) -> f64 {
-    let length = Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
-    if micros < 0 { -length } else { length }
 }
 
 /// A count as a number with a point, exact up to 2^53.

@@ -31,6 +31,9 @@ pub fn summary(report: &Report) -> String {
         for finding in section.findings.iter().take(3) {
             text.push_str(&format!("  {}\n", line(finding)));
         }
+        for note in &section.notes {
+            text.push_str(&format!("  note: {note}\n"));
+        }
         for error in &section.errors {
             text.push_str(&format!("  could not tell: {error}\n"));
         }
@@ -41,7 +44,7 @@ pub fn summary(report: &Report) -> String {
 
 fn verdict(report: &Report) -> String {
     match report.status {
-        "holds" => "The record is complete: nothing was found.".to_owned(),
+        "holds" => "Nothing was found in all that was judged.".to_owned(),
         "unknown" => "Nothing was found, but not everything could be told.".to_owned(),
         _ => format!("{} findings.", report.findings_total),
     }

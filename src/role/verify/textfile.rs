@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::report::{Report, real};
 use crate::model::Micros;
+use crate::ops::duration;
 
 /// Writes the file so that a reader sees the old or the new one, never a part.
 ///
@@ -32,7 +33,7 @@ fn text(report: &Report) -> String {
     family(
         "kalshi_verify_last_run_timestamp_seconds",
         "When the last verification ended, Unix time.",
-        vec![(String::new(), super::report::seconds(Micros::now().0))],
+        vec![(String::new(), duration::seconds(Micros::now().0))],
     );
     family(
         "kalshi_verify_holds",

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::coverage::{Roster, has_known_hole, of_book};
-use super::intervals::Span;
+use super::coverage::{Roster, around, has_known_hole, of_book};
 use super::ranges::{Part, Progress, divide, each};
 use super::report::{Figures, Finding, Findings, Section, real};
 use super::scene::{Plans, Scene};
@@ -16,8 +15,6 @@ use crate::pg::copy_out::CopyOut;
 
 /// Groups of a part that no change explains and that are looked into; more are counted.
 const UNEXPLAINED_MAX: usize = 1000;
-/// Stretches begin and end by our clock, trades carry the exchange's: so far apart they may be.
-const CLOCKS_MICROS: i64 = 1_000_000;
 
 /// The trades of one millisecond at one level.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +117,7 @@ async fn work(common: Arc<Common>, part: Part) -> anyhow::Result<Found> {
     progress.part(part.rows, read);
     let over = found.unexplained - u64::try_from(unexplained.len()).unwrap_or_default();
     for group in unexplained {
-        let clock = group.received_at;
-        let span = Span::new(clock - CLOCKS_MICROS, clock + CLOCKS_MICROS);
+        let span = around(group.millis.saturating_mul(1000), group.received_at);
         let seen = of_book(scene, &client, roster, &group.ticker, span).await?;
         if has_known_hole(&seen, span) {
             found.unexplained -= 1;

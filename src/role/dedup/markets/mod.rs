@@ -40,6 +40,7 @@ use crate::kalshi::lists::{List, NAMES_MAX, Wanted};
 use crate::kalshi::rest::{Rest, RestError, Settings};
 use crate::model::Micros;
 use crate::ops::backoff::Backoff;
+use crate::ops::duration::seconds;
 use crate::ops::exit::{Exit, chain};
 use crate::ops::once::Once;
 use crate::pg::Target;
@@ -251,7 +252,7 @@ impl MarketSync {
         lane.found(store.state(lane.kind).await?, rows);
         self.metrics.set_rows(lane.kind, rows);
         if let Some(at) = lane.state.synced_at {
-            self.metrics.succeeded(lane.kind, super::metrics::seconds(at.0));
+            self.metrics.succeeded(lane.kind, seconds(at.0));
         }
         Ok(())
     }

@@ -29,7 +29,7 @@
 //! | `POST rest?fault&n\|ms[&key][&path]` | calls go wrong: `fault` is `status` (`&status`), `slow` (`&delay_ms`), `repeat-cursor`, `empty-page`, `shift-back` or `shift-on` (`&items`); `clear` ends all |
 //! | `POST limits?markets&commands&outbox_bytes&read_tokens` | bounds; what is absent stays |
 //! | `POST market?ticker[&listed=true\|false][&touched=true\|false]` | fields of the body (JSON) over what REST says of the market; in the lists or not; counted as updated or not |
-//! | `POST cutoff?settled_ts` | markets settled before (Unix s) are history |
+//! | `POST cutoff?settled_ts\|trades_ts` | markets settled before, and trades before (Unix s), are history |
 //! | `POST trading?active` | halts and resumes trading |
 //! | `POST maintenance?ms[&in_ms]` | announced in `/exchange/schedule`; closes everything (1012), refuses handshakes, then trading resumes when everybody is back |
 //! | `POST churn?per_minute&ms` | so many markets a minute are born, live some seconds and end |
@@ -55,6 +55,7 @@ use super::rest_faults::{Lasting, RestFault, RestRule};
 use super::server::{Body, not_found, reply_json};
 use super::troubles::{Mangled, Trouble};
 use super::venue::Burst;
+use super::views::cutoff_json;
 use crate::model::{Channel, Micros};
 
 /// The longest body of a command, in bytes; padding is made here, not sent.
@@ -116,7 +117,7 @@ pub(super) async fn answer(
 }
 
 /// All that a command may be given.
-const ARGUMENTS: [&str; 28] = [
+const ARGUMENTS: [&str; 29] = [
     "active",
     "changes",
     "channel",
@@ -144,6 +145,7 @@ const ARGUMENTS: [&str; 28] = [
     "status",
     "ticker",
     "touched",
+    "trades_ts",
     "what",
 ];
 
@@ -407,9 +409,16 @@ async fn edit(hub: &Hub, query: &Arguments<'_>, request: Request<Incoming>) -> R
 }
 
 fn cutoff(hub: &Hub, query: &Arguments<'_>) -> Result<Value, Bad> {
-    let seconds: i64 = query.needed("settled_ts")?;
-    hub.with(|venue| venue.settled_cutoff = Some(Micros::from_secs(seconds)));
-    Ok(json!({"market_settled_ts": seconds}))
+    let time = |name| Ok::<_, Bad>(query.number(name)?.map(Micros::from_secs));
+    let (settled, traded) = (time("settled_ts")?, time("trades_ts")?);
+    if settled.is_none() && traded.is_none() {
+        return Err(missing("one of settled_ts and trades_ts"));
+    }
+    Ok(hub.with(|venue| {
+        venue.settled_cutoff = settled.or(venue.settled_cutoff);
+        venue.trades_cutoff = traded.or(venue.trades_cutoff);
+        cutoff_json(Micros::now(), venue.settled_cutoff(), venue.trades_cutoff())
+    }))
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<String, Bad> {

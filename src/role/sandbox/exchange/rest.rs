@@ -148,12 +148,14 @@ pub(super) fn answer(hub: &Hub, call: &str, query: &str, signer: Option<usize>) 
             Ok(reply_json(StatusCode::OK, &hub.with(|venue| venue.schedule_json())))
         }
         ["historical", "cutoff"] => {
-            let cutoff = hub.with(|venue| venue.settled_cutoff());
-            Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now(), cutoff)))
+            let (settled, traded) =
+                hub.with(|venue| (venue.settled_cutoff(), venue.trades_cutoff()));
+            Ok(reply_json(StatusCode::OK, &cutoff_json(Micros::now(), settled, traded)))
         }
+        ["historical", "trades"] => trades(hub, &parsed, true),
         ["historical", "markets"] => hub.with(|venue| historical_markets(venue, &parsed)),
         ["markets"] => hub.with(|venue| markets(venue, &parsed)),
-        ["markets", "trades"] => trades(hub, &parsed),
+        ["markets", "trades"] => trades(hub, &parsed, false),
         ["markets", "orderbooks"] if signer.is_none() => Ok(unauthorised()),
         ["markets", "orderbooks"] => hub.with(|venue| orderbooks(venue, &parsed)),
         ["markets", ticker] => Ok(hub.with(|venue| one_market(venue, &percent_decode(ticker)))),
@@ -329,21 +331,25 @@ fn orderbooks(venue: &mut Venue, query: &Query) -> Result<Response<Body>, Bad> {
     Ok(reply(StatusCode::OK, format!("{{\"orderbooks\":[{}]}}", books.join(","))))
 }
 
-/// Trades, newest first. A cursor counts from the oldest, so that new trades do not shift pages.
-fn trades(hub: &Hub, query: &Query) -> Result<Response<Body>, Bad> {
+/// Trades before the historical cut-off or from it on, newest first. A cursor counts from the oldest, so
+/// that new trades do not shift pages.
+fn trades(hub: &Hub, query: &Query, is_historical: bool) -> Result<Response<Body>, Bad> {
     let limit = query.limit(PAGE_MAX)?;
     let ticker = query.get("ticker");
     let from = query.number("min_ts")?.map(Micros::from_secs);
     let to = query.number("max_ts")?.map(Micros::from_secs);
+    let cutoff = hub.with(|venue| venue.trades_cutoff());
     let ledger = hub.ledger.lock();
     let end = match query.get("cursor") {
         Some(_) => query.offset("trades")?.min(ledger.trades.len()),
         None => ledger.trades.len(),
     };
     let mut found = ledger.trades.iter().enumerate().take(end).rev().filter(|(_, row)| {
-        ticker.is_none_or(|ticker| {
-            ledger.name(row.market).is_some_and(|name| name.as_str() == ticker)
-        }) && from.is_none_or(|from| row.fact.at >= from)
+        is_historical == (row.fact.at < cutoff)
+            && ticker.is_none_or(|ticker| {
+                ledger.name(row.market).is_some_and(|name| name.as_str() == ticker)
+            })
+            && from.is_none_or(|from| row.fact.at >= from)
             && to.is_none_or(|to| row.fact.at <= to)
     });
     let items: Vec<String> = found

@@ -111,6 +111,8 @@ pub(super) struct Venue {
     pub windows: Windows,
     /// Markets settled before are history; none is midnight a quarter ago.
     pub settled_cutoff: Option<Micros>,
+    /// Trades before are history; none is midnight a quarter ago.
+    pub trades_cutoff: Option<Micros>,
     /// Changes of the pace that somebody asked for.
     pub pace: Pace,
     /// Misbehaviour that waits for its occasion.
@@ -137,6 +139,7 @@ impl Venue {
             active: true,
             windows: Windows::default(),
             settled_cutoff: None,
+            trades_cutoff: None,
             pace: Pace::default(),
             pending: Pending::default(),
             connections: Vec::new(),
@@ -153,6 +156,11 @@ impl Venue {
     /// Markets settled before this are history.
     pub fn settled_cutoff(&self) -> Micros {
         self.settled_cutoff.unwrap_or_else(|| usual_cutoff(Micros::now()))
+    }
+
+    /// Trades before this are history.
+    pub fn trades_cutoff(&self) -> Micros {
+        self.trades_cutoff.unwrap_or_else(|| usual_cutoff(Micros::now()))
     }
 
     /// The buffers for a message's text in both conventions.

@@ -258,12 +258,11 @@ pub fn usual_cutoff(now: Micros) -> Micros {
 }
 
 /// What is older than these times is served by the historical calls.
-pub fn cutoff_json(now: Micros, markets_settled: Micros) -> Value {
-    let day = cut_time(usual_cutoff(now));
+pub fn cutoff_json(now: Micros, markets_settled: Micros, trades_created: Micros) -> Value {
     json!({
         "market_settled_ts": cut_time(markets_settled),
-        "trades_created_ts": day,
-        "orders_updated_ts": day,
+        "trades_created_ts": cut_time(trades_created),
+        "orders_updated_ts": cut_time(usual_cutoff(now)),
     })
 }
 

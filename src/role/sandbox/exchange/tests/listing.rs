@@ -3,10 +3,11 @@
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::super::market::{Outcome, Status};
 use super::super::schedule::{determine, settle};
-use super::live::Running;
+use super::live::{PATIENCE, Running};
 use super::*;
 
 async fn control(running: &Running, call: &str, body: &str) -> Value {
@@ -74,6 +75,34 @@ async fn settled_markets_become_history_behind_the_cutoff() {
     assert_eq!(history["markets"][0]["status"], "finalized");
     let cutoff = running.get("/historical/cutoff").await;
     assert!(cutoff["market_settled_ts"].as_str().unwrap().starts_with("2096-"), "{cutoff}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trades_become_history_behind_the_cutoff() {
+    let running = Running::generated(12, 2_000.0).await;
+    running.exchange.publish();
+    timeout(PATIENCE, running.exchange.finished()).await.expect("the flow ends");
+    let page = async |list: &str| -> Vec<Value> {
+        let page = running.get(&format!("/{list}/trades?limit=1000")).await;
+        assert_eq!(page["cursor"], "", "all on one page");
+        page["trades"].as_array().unwrap().clone()
+    };
+    let all = page("markets").await;
+    assert!(all.len() > 20 && page("historical").await.is_empty(), "{}", all.len());
+    let created = |trade: &Value| Micros::parse_rfc3339(trade["created_time"].as_str().unwrap());
+    // Whole seconds, as the exchange's cut-off is: all of this run may be of one, so the next one.
+    let newest = created(&all[0]).unwrap().0 / 1_000_000;
+    control(&running, &format!("cutoff?trades_ts={}", newest + 1), "").await;
+    assert_eq!(page("historical").await, all);
+    assert!(page("markets").await.is_empty());
+    control(&running, &format!("cutoff?trades_ts={newest}"), "").await;
+    let (recent, historical) = (page("markets").await, page("historical").await);
+    assert_eq!([&recent[..], &historical[..]].concat(), all);
+    let cutoff = running.get("/historical/cutoff").await;
+    let cutoff = Micros::parse_rfc3339(cutoff["trades_created_ts"].as_str().unwrap()).unwrap();
+    assert!(!recent.is_empty() && recent.iter().all(|trade| created(trade).unwrap() >= cutoff));
+    assert!(historical.iter().all(|trade| created(trade).unwrap() < cutoff));
     running.stop().await;
 }
 

@@ -374,7 +374,7 @@ async fn the_control_plane_breaks_things_on_demand() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_capture_replays_over_sockets_as_fast_as_it_is_read() {
-    let Some(files) = super::replayed::files() else { return };
+    let files = super::replayed::windows();
     let running = Running::start(Source::Replay { files, speed: 1e9 }).await;
     let listed = running.get("/markets?limit=1000&status=open").await;
     let tickers: Vec<Value> =

@@ -2,31 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub(super) use self::recorded::windows;
 use super::super::capture::Capture;
 use super::super::ledger::PlaceKind;
 use super::super::replay::Replay;
 use super::*;
 
-/// Where the recorded files are, if they are anywhere.
-pub(super) fn files() -> Option<Vec<PathBuf>> {
-    let folder = std::env::var_os("KALSHI_CAPTURE")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/kxgold15m"));
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "gz"))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        eprintln!("SKIPPED: no recorded frames at {} (set KALSHI_CAPTURE)", folder.display());
-        return None;
-    }
-    Some(files)
-}
+#[path = "../../../../../tests/support/capture.rs"]
+mod recorded;
 
 /// Shows each frame of a file, parsed as plain JSON.
 fn each_frame(path: &Path, mut show: impl FnMut(&Value)) {
@@ -80,7 +65,7 @@ fn plain(msg: &Value) -> Plain {
 
 #[test]
 fn the_ledger_holds_exactly_what_the_files_hold() {
-    let Some(files) = files() else { return };
+    let files = windows();
     let mut venue = Venue::new(Arc::new(Ledger::default()));
     let mut replay = Replay::list(&mut venue, Capture::read(&files).unwrap());
     for fact in replay.facts().to_vec() {
