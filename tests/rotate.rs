@@ -411,3 +411,24 @@ fn no_secret_is_shown_by_any_role_at_any_level() {
         }
     }
 }
+
+#[test]
+fn a_place_of_secrets_that_is_away_is_no_bad_configuration() {
+    let root = tempfile::tempdir().expect("a directory");
+    let file = root.path().join("gatherer.yaml");
+    let code = |more: &str| {
+        let text = format!(
+            "gatherer_id: g1\n\
+             api:\n  rest_url: https://h/trade-api/v2\n  ws_url: wss://h/trade-api/ws/v2\n  \
+             key_id: key-1\n  private_key_secret: aws:kalshi/key\n\
+             database: {{ host: h, database: d, user: u }}\n{more}"
+        );
+        fs::write(&file, text).expect("write a configuration");
+        let (code, _, errors) = run(&["gather", "--check"], &file, NOWHERE);
+        assert!(errors.contains("api.private_key_secret: "), "{errors}");
+        code
+    };
+    // Who starts it again may find the place there; a file that is wrong stays wrong.
+    assert_eq!(code(""), Some(1));
+    assert_eq!(code("unknown: 1\n"), Some(64));
+}

@@ -41,12 +41,20 @@ async fn filled(config: &Config, count: usize, sealed: bool) -> Vec<(Position, R
     all
 }
 
-/// A copy of the files, which the test may damage.
+/// A copy of the files, which the test may damage. The last segments may still be being sealed: a file
+/// that went meanwhile stands there under another name, so the copy begins anew.
 fn copied(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    let copy = || -> std::io::Result<()> {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    while let Err(error) = copy() {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        fs::remove_dir_all(to).unwrap();
     }
 }
 
