@@ -35,6 +35,12 @@ fn micros() -> i64 {
 fn merge(cluster: &Cluster, root: &Path, file: &Path, production: &str, gatherers: &[&str]) {
     let log = root.join(format!("{production}.log"));
     let mut dedup = Process::start(&["dedup", "--config", file.to_str().expect("UTF-8")], log);
+    wait_merged(cluster, production, gatherers);
+    assert!(dedup.stop().success(), "{}", dedup.log());
+}
+
+/// Waits until production has passed all that the gatherers have now.
+fn wait_merged(cluster: &Cluster, production: &str, gatherers: &[&str]) {
     for gatherer in gatherers {
         let heads = "SELECT coalesce(sum(head), 0) FROM logs";
         let all = cluster.number(gatherer, heads);
@@ -47,7 +53,6 @@ fn merge(cluster: &Cluster, root: &Path, file: &Path, production: &str, gatherer
             (cluster.number(production, &query) >= all).then_some(())
         });
     }
-    assert!(dedup.stop().success(), "{}", dedup.log());
 }
 
 fn ids(cluster: &Cluster, database: &str) -> String {
@@ -412,13 +417,7 @@ fn a_run_over_the_recorded_windows_has_no_false_alarm() {
     for process in &mut processes {
         assert!(process.stop().success(), "{}", process.log());
     }
-    let all: i64 =
-        ["g1", "g2"].map(|g| cluster.number(g, "SELECT sum(head) FROM logs")).iter().sum();
-    wait_for("everything in production", || {
-        let passed =
-            cluster.number("production", "SELECT coalesce(sum(position), 0) FROM sync_cursors");
-        (passed >= all).then_some(())
-    });
+    wait_merged(&cluster, "production", &["g1", "g2"]);
     assert!(merging.stop().success(), "{}", merging.log());
     // The frames' own times are those of the recording.
     let (code, told) = report(&dedup, &["all", "--since", "2026-08-01T00:00:00Z"]);

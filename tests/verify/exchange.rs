@@ -14,6 +14,7 @@ use super::support::{
     wait_for, with_markets,
 };
 use super::told::{findings, report, section, shown, text_of, verify};
+use super::wait_merged;
 use super::world::SECOND;
 
 /// Microseconds of a time in a report or of the exchange.
@@ -97,12 +98,8 @@ fn trades_agree_with_the_exchange_and_what_is_missing_is_repaired() {
     assert!(gather.stop().success(), "{}", gather.log());
     let behind = "SELECT count(*) FROM sync_cursors WHERE lag_rows > 0";
     let heads = "SELECT sum(head) FROM logs WHERE name <> 'market_lifecycle'";
-    let all = cluster.number("g1", "SELECT sum(head) FROM logs");
-    wait_for("everything in production", || {
-        let passed =
-            cluster.number("production", "SELECT coalesce(sum(position), 0) FROM sync_cursors");
-        (passed >= all && cluster.number("production", behind) == 0).then_some(())
-    });
+    wait_merged(&cluster, "production", &["g1"]);
+    wait_for("no lag", || (cluster.number("production", behind) == 0).then_some(()));
     // Trades of the last second are not compared: nobody says that they are all there.
     let (code, told) = report(&dedup, &["all", "--since", "1h", "--against-exchange"]);
     assert_eq!((code, findings(&told)), (0, vec![]), "{}", shown(&told));
@@ -203,13 +200,7 @@ fn a_subscription_that_falls_silent_at_all_gatherers_is_uncovered() {
     for process in &mut processes {
         assert!(process.stop().success(), "{}", process.log());
     }
-    let all: i64 =
-        ["g1", "g2"].map(|g| cluster.number(g, "SELECT sum(head) FROM logs")).iter().sum();
-    wait_for("everything in production", || {
-        let passed =
-            cluster.number("production", "SELECT coalesce(sum(position), 0) FROM sync_cursors");
-        (passed >= all).then_some(())
-    });
+    wait_merged(&cluster, "production", &["g1", "g2"]);
     assert!(merging.stop().success(), "{}", merging.log());
     let (code, told) = report(&dedup, &["gaps", "--since", "1h"]);
     assert_eq!(code, 2, "{}", shown(&told));

@@ -201,7 +201,7 @@ impl Rotation<'_> {
         let login = self.login_of(&pending);
         self.account.step("resume", None, Ended::Already, "a rotation is half way: it is given up");
         self.open_for(&login).await?;
-        self.undo(&login).await
+        self.undo(&pending, false).await
     }
 
     /// Set, test, finish: each finds out whether it was done already.
@@ -225,7 +225,7 @@ impl Rotation<'_> {
         }
         if let Err(error) = self.test(version, &login).await {
             self.account.step("test", None, Ended::Failed, chain(&error));
-            if let Err(failure) = self.undo(&login).await {
+            if let Err(failure) = self.undo(version, true).await {
                 bail!("{}; and it could not be undone: {}", chain(&error), chain(&failure));
             }
             bail!("{}; it was undone", chain(&error));
@@ -262,10 +262,12 @@ impl Rotation<'_> {
     }
 
     /// The password is that of the version before again, in every database; then nothing is pending.
-    async fn undo(&mut self, login_name: &str) -> Result<()> {
+    /// `is_set` says that the databases have this one for sure.
+    async fn undo(&mut self, undone: &Version, is_set: bool) -> Result<()> {
+        let login_name = &self.login_of(undone);
         let Versions { current, previous, .. } = &self.versions;
         let before = [current, previous].into_iter().flatten();
-        let mut before = before.filter(|version| self.login_of(version) == login_name);
+        let mut before = before.filter(|version| self.login_of(version) == *login_name);
         if let Some(version) = before.next().cloned() {
             for (session, database) in self.sessions.iter_mut().zip(&self.job.databases) {
                 let note = self.run.note(&version.id);
@@ -278,8 +280,15 @@ impl Rotation<'_> {
                 crash::point("rotate-undone");
             }
         } else {
-            // Nobody has ever had a password of this login: it gets none, and nobody in.
-            for session in &mut self.sessions {
+            // The secret never had another of this login: it gets none. One that was set by hand and is
+            // still there stays, whoever uses it.
+            for (session, database) in self.sessions.iter_mut().zip(&self.job.databases) {
+                let is_ours = is_set
+                    || is_accepted(database, login_name, &undone.value).await
+                        && !asks_no_password(database, login_name).await?;
+                if !is_ours {
+                    continue;
+                }
                 session.close(self.run.note("")).await?;
                 let name = Some(session.name.clone());
                 let detail = format!("role {login_name} has no password");

@@ -151,3 +151,20 @@ async fn a_new_password_that_does_not_work_is_taken_back() {
     let [Some(after), None, Some(_)] = bench.versions().await else { panic!("two versions") };
     assert!(bench.opens("exporter_b", &after).await);
 }
+
+/// A run that died before it set anything: the password that the role has is somebody's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_leaves_a_password_that_was_set_by_hand() {
+    let bench = Bench::new().await;
+    bench.sql("ALTER ROLE deduplicator PASSWORD 'by hand'").await;
+    bench.store().put_pending(&Secret::new("pending"), None).await.unwrap();
+    once(bench.job(), ROLLBACK).await.unwrap();
+    assert_eq!(bench.versions().await, [None, None, None]);
+    assert!(bench.opens("deduplicator", "by hand").await);
+
+    // One that it had set opens nothing any more.
+    bench.store().put_pending(&Secret::new("pending"), None).await.unwrap();
+    bench.sql("ALTER ROLE deduplicator PASSWORD 'pending'").await;
+    once(bench.job(), ROLLBACK).await.unwrap();
+    assert!(!bench.opens("deduplicator", "pending").await);
+}
