@@ -1,5 +1,6 @@
 //! Segment files: their names, their listing, their sealing, and the cut of a torn tail.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -40,33 +41,41 @@ fn sealed_path(dir: &Path, base: u64) -> PathBuf {
 /// All segments, oldest first. A segment that is there twice (sealed, but the process died before
 /// it removed the plain file) is listed sealed, because the rename happens last.
 pub fn list(dir: &Path) -> Result<Vec<Segment>> {
-    let mut segments: Vec<Segment> = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("list journal {}", dir.display()))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some((base, suffix)) = name.to_str().and_then(|name| name.split_once('.')) else {
-            continue;
-        };
-        let (Ok(base), true) = (base.parse(), suffix == PLAIN || suffix == SEALED) else {
-            continue;
-        };
-        let metadata = match entry.metadata() {
+    // The kernel tells a long directory in pieces. A segment that is sealed between two of them may be
+    // in neither: its new name came behind the reader, its old one went before it. A second look finds
+    // the new one.
+    let mut bases = BTreeSet::new();
+    for _ in 0..2 {
+        for entry in fs::read_dir(dir).with_context(|| format!("list journal {}", dir.display()))? {
+            let name = entry?.file_name();
+            let parts = name.to_str().and_then(|name| name.split_once('.'));
+            let named = parts.filter(|(_, suffix)| [PLAIN, SEALED].contains(suffix));
+            bases.extend(named.and_then(|(base, _)| base.parse::<u64>().ok()));
+        }
+    }
+    let found = bases.into_iter().filter_map(|base| find(dir, base).transpose());
+    found.collect::<io::Result<_>>().context("look at a journal segment")
+}
+
+/// A segment under the name that it has now; none when it was pruned.
+fn find(dir: &Path, base: u64) -> io::Result<Option<Segment>> {
+    let (plain, sealed) = (plain_path(dir, base), sealed_path(dir, base));
+    // One that is not sealed at first and not plain then was sealed in between.
+    for (is_sealed, path) in [(true, &sealed), (false, &plain), (true, &sealed)] {
+        let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            // Sealed or pruned since its name was read: another name may stand for it by now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return list(dir),
-            Err(error) => return Err(error).context("look at a journal segment"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
         };
-        segments.push(Segment {
+        return Ok(Some(Segment {
             base,
-            sealed: suffix == SEALED,
-            path: entry.path(),
+            sealed: is_sealed,
+            path: path.clone(),
             disk_bytes: metadata.len(),
             modified: metadata.modified()?,
-        });
+        }));
     }
-    segments.sort_by_key(|segment| (segment.base, !segment.sealed));
-    segments.dedup_by_key(|segment| segment.base);
-    Ok(segments)
+    Ok(None)
 }
 
 /// The bytes of all files of the directory: segments, also while they are being sealed, and what

@@ -166,6 +166,28 @@ async fn full_segments_are_sealed_and_read_like_open_ones() {
     assert!(sealed.disk_bytes < SEGMENT_BYTES / 100, "{} bytes", sealed.disk_bytes);
 }
 
+/// A reader that misses one takes it for a hole, and steps over what it holds.
+#[test]
+fn a_segment_is_listed_also_while_it_is_being_sealed() {
+    const SEGMENTS: usize = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let bases = || (0..SEGMENTS).map(|base| u64::try_from(base).unwrap());
+    for base in bases() {
+        fs::write(segment::plain_path(dir.path(), base), b"").unwrap();
+    }
+    std::thread::scope(|scope| {
+        let sealing = scope.spawn(|| {
+            for base in bases() {
+                segment::seal(dir.path(), base).unwrap();
+            }
+        });
+        while !sealing.is_finished() {
+            assert_eq!(segment::list(dir.path()).unwrap().len(), SEGMENTS);
+        }
+    });
+    assert!(segment::list(dir.path()).unwrap().iter().all(|segment| segment.sealed));
+}
+
 #[tokio::test]
 async fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();

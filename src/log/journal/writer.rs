@@ -241,12 +241,6 @@ impl Journal {
         self.shared.lock().draining = true;
     }
 
-    /// Keeps full segments as they are.
-    #[cfg(test)]
-    pub fn seal_nothing(&self) {
-        self.shared.sealing.store(true, Ordering::Release);
-    }
-
     /// As [`Journal::close`], for a process that is being ended at once: blocks, at most for
     /// `patience`.
     pub fn close_blocking(&self, patience: Duration) {

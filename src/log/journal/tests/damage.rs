@@ -14,13 +14,11 @@ fn text(number: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A journal of `count` frames, closed, and what it holds. `sealed` waits until all full segments
-/// are compressed.
+/// A journal of `count` frames, closed, and what it holds. All full segments are compressed, or none
+/// is.
 async fn filled(config: &Config, count: usize, sealed: bool) -> Vec<(Position, Record)> {
-    let (journal, _) = claim(config.clone()).unwrap().open_with(SEGMENT, Duration::ZERO).unwrap();
-    if !sealed {
-        journal.seal_nothing();
-    }
+    let patience = if sealed { Duration::ZERO } else { Duration::MAX };
+    let (journal, _) = claim(config.clone()).unwrap().open_with(SEGMENT, patience).unwrap();
     for number in 0..count {
         append(&journal, &text(number)).await;
         if number % 100 == 0 {
