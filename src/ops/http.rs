@@ -1,11 +1,13 @@
 //! The small HTTP server behind `/health`, `/ready` and `/metrics`.
 //!
 //! Anybody may connect to it, so everything is bounded: connections, the time a request may take to
-//! arrive, the time a connection may live, the size of a head. It reads no body and knows three paths.
+//! arrive, the time a connection may live, the size of a head. Who has taken all places without asking for
+//! anything gives way to the next. It reads no body and knows three paths.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,7 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +44,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For a connection from accept to close.
     pub connection_timeout: Duration,
-    /// At a time, over both listeners; more wait in the kernel's queue.
+    /// At a time, over both listeners; one more of each waits for a place, the rest in the kernel's queue.
     pub connections: usize,
     /// For the role to answer about its health.
     pub health_timeout: Duration,
@@ -112,10 +114,12 @@ impl Server {
         tracing::info!(addr = %self.health_addr(), "serving health");
         tracing::info!(addr = %self.metrics_addr(), "serving metrics");
         let permits = Arc::new(Semaphore::new(limits.connections));
+        let silent = Arc::new(Silent::default());
         let shared = self.metrics.is_none();
         let door = |pages: Pages| Door {
             pages: Arc::new(pages),
             permits: permits.clone(),
+            silent: silent.clone(),
             limits,
             stop: stop.clone(),
         };
@@ -154,33 +158,72 @@ async fn listen(addr: SocketAddr, path: &str) -> anyhow::Result<(TcpListener, So
 struct Door {
     pages: Arc<Pages>,
     permits: Arc<Semaphore>,
+    silent: Arc<Silent>,
     limits: Limits,
     stop: CancellationToken,
+}
+
+/// Connections whose request has not arrived. When all places are taken, the one that has been silent for
+/// longest gives its place to the next: two hundred slow clients must not hide a role from its monitoring.
+#[derive(Default)]
+struct Silent(Mutex<Listed>);
+
+/// In the order in which they came.
+#[derive(Default)]
+struct Listed {
+    last: u64,
+    leave: BTreeMap<u64, CancellationToken>,
+}
+
+impl Silent {
+    fn with<T>(&self, act: impl FnOnce(&mut Listed) -> T) -> T {
+        // The list is whole between any two statements.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lists a connection, and gives what is cancelled when it has to leave.
+    fn enter(&self) -> (u64, CancellationToken) {
+        self.with(|listed| {
+            listed.last += 1;
+            let leave = CancellationToken::new();
+            listed.leave.insert(listed.last, leave.clone());
+            (listed.last, leave)
+        })
+    }
+
+    /// Its request has arrived, or it has ended.
+    fn forget(&self, connection: u64) {
+        self.with(|listed| listed.leave.remove(&connection));
+    }
+
+    /// Sends away the one that came first, if there is one.
+    fn dismiss_oldest(&self) {
+        if let Some((_, leave)) = self.with(|listed| listed.leave.pop_first()) {
+            leave.cancel();
+        }
+    }
 }
 
 impl Door {
     async fn accept(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
-            // The permit comes first: a connection beyond the limit is not even taken from the kernel.
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => break,
-                accepted = async {
-                    let permit = self.permits.clone().acquire_owned().await;
-                    (permit, listener.accept().await)
-                } => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                (Ok(permit), Ok((stream, _))) => {
+                Ok((stream, _)) => {
+                    let Some(permit) = self.place().await else { break };
                     let (pages, limits, stop) =
                         (self.pages.clone(), self.limits, self.stop.clone());
+                    let silent = self.silent.clone();
                     connections.spawn(async move {
-                        converse(stream, pages, limits, stop).await;
+                        converse(stream, pages, limits, silent, stop).await;
                         drop(permit);
                     });
                 }
-                (Err(_), _) => break,
-                (_, Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -200,6 +243,18 @@ impl Door {
             tracing::debug!("connections cut at stop");
         }
     }
+
+    /// A place for a connection, if need be that of a silent one; none when the server stops.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        self.silent.dismiss_oldest();
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            permit = self.permits.clone().acquire_owned() => permit.ok(),
+        }
+    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
@@ -208,8 +263,16 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits, stop: CancellationToken) {
-    let service = service_fn(move |request: Request<Incoming>| {
+async fn converse(
+    stream: TcpStream,
+    pages: Arc<Pages>,
+    limits: Limits,
+    silent: Arc<Silent>,
+    stop: CancellationToken,
+) {
+    let (id, leave) = silent.enter();
+    let service = service_fn(|request: Request<Incoming>| {
+        silent.forget(id);
         let pages = pages.clone();
         async move {
             let open = reads_open_metrics(request.headers());
@@ -228,6 +291,7 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits, stop: Ca
     let until_over = async {
         tokio::select! {
             result = connection.as_mut() => return result,
+            () = leave.cancelled() => return Ok(()),
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
@@ -237,6 +301,7 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, limits: Limits, stop: Ca
         Ok(Err(error)) => tracing::debug!(%error, "connection ended"),
         Err(_) => tracing::debug!("connection outlived its limit"),
     }
+    silent.forget(id);
 }
 
 /// Whether a client reads OpenMetrics. Who does not say so gets the older form, as from other exporters.

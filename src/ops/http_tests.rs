@@ -140,24 +140,75 @@ async fn a_client_that_dawdles_over_its_head_is_closed() {
     }
 }
 
+/// A role that answers about its health when it is told to.
+async fn start_waiting(limits: Limits, answer: CancellationToken) -> Running {
+    let config = Config { health: loopback(0), metrics: loopback(0) };
+    let server = Server::bind(&config).await.unwrap();
+    let (health, metrics) = (server.health_addr(), server.metrics_addr());
+    let stop = CancellationToken::new();
+    let source = Source::from_fn(move || {
+        let answer = answer.clone();
+        async move {
+            answer.cancelled().await;
+            Report::new(Status::Healthy, json!({}))
+        }
+    });
+    let registry = Arc::new(metrics::registry());
+    let task = tokio::spawn(server.serve_with(source, registry, stop.clone(), limits));
+    Running { health, metrics, stop, task }
+}
+
 #[tokio::test]
 async fn connections_are_capped_and_the_next_waits_for_a_place() {
-    let limits =
-        Limits { connections: 2, header_timeout: Duration::from_millis(300), ..Limits::default() };
-    let running = start_apart(Status::Healthy, limits).await;
-    let mut holders = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(running.health).await.unwrap();
-        stream.write_all(b"GET /").await.unwrap();
-        holders.push(stream);
-    }
-    // Long enough for both to be accepted, well before they are timed out.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let third = ask(running.health, "GET", "/health");
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let answer = CancellationToken::new();
+    let running = start_waiting(limits, answer.clone()).await;
+    let asked = || tokio::spawn(ask(running.health, "GET", "/health"));
+    let holders = [asked(), asked()];
+    let third = ask(running.metrics, "GET", "/metrics");
     tokio::pin!(third);
-    let early = tokio::time::timeout(Duration::from_millis(100), third.as_mut()).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), third.as_mut()).await;
     assert!(early.is_err(), "answered beyond the cap");
+    answer.cancel();
     assert_eq!(third.await.0, 200);
+    for holder in holders {
+        assert_eq!(holder.await.unwrap().0, 200);
+    }
+}
+
+/// As slow clients do that want to keep everybody else out.
+#[tokio::test]
+async fn who_is_silent_for_longest_gives_its_place_to_the_next() {
+    let minute = Duration::from_secs(60);
+    let limits = Limits {
+        connections: 2,
+        header_timeout: minute,
+        connection_timeout: minute,
+        ..Limits::default()
+    };
+    let running = start_apart(Status::Healthy, limits).await;
+    let mut silent = Vec::new();
+    for begun in ["", "GET /", "GET /health HTTP/1.1\r\n"] {
+        let mut stream = TcpStream::connect(running.health).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    for _ in 0..5 {
+        assert_eq!(ask(running.health, "GET", "/health").await.0, 200);
+        assert_eq!(ask(running.metrics, "GET", "/metrics").await.0, 200);
+    }
+    // The first two were sent away; the last of them may still ask.
+    for mut stream in silent.drain(..2) {
+        let mut rest = Vec::new();
+        // Closed with or without what it had begun to say being read.
+        stream.read_to_end(&mut rest).await.ok();
+        assert_eq!(rest, b"");
+    }
+    let mut last = silent.pop().unwrap();
+    last.write_all(b"Host: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
