@@ -3,28 +3,31 @@
 
 #![allow(clippy::indexing_slicing, reason = "tests say what must hold")]
 
+#[path = "rotate/running.rs"]
+mod running;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::moto::{Moto, failing};
 use support::{
     Cluster, Exchange, KALSHI, Process, deduplicator_file, gatherer_file, migrate, wait_for,
+    with_key,
 };
 
 /// Where a run may be killed, in the order in which it passes.
 const POINTS: [&str; 5] =
     ["rotate-created", "rotate-set", "rotate-tested", "rotate-promoted", "rotate-settled"];
 
-/// A gatherer's database and production, whose roles have to give passwords, and their configurations.
+/// Gatherers' databases and production, whose roles have to give passwords, and their configurations.
 struct Bench {
     exchange: Exchange,
     gatherer: PathBuf,
+    /// Of further gatherers, with the same secret.
+    others: Vec<PathBuf>,
     dedup: PathBuf,
     /// Dropped last, in this order: everything else uses them.
     cluster: Cluster,
@@ -43,17 +46,35 @@ fn with_secret(file: &Path, user: &str, place: &str) {
 impl Bench {
     /// `place` says where the password of a role is kept.
     fn new(flow: &[&str], place: impl Fn(&Path, &str) -> String) -> Self {
+        Self::with_gatherers(1, flow, place)
+    }
+
+    fn with_gatherers(
+        gatherers: usize,
+        flow: &[&str],
+        place: impl Fn(&Path, &str) -> String,
+    ) -> Self {
         let root = tempfile::tempdir().expect("a directory");
-        let cluster = Cluster::start(root.path());
+        let settings = "-c shared_buffers=128MB -c track_commit_timestamp=on";
+        let cluster = Cluster::start_with(root.path(), settings);
         let exchange = Exchange::start(flow);
-        let gatherer =
-            gatherer_file(root.path(), "g1", "gatherer-1", &exchange, &cluster, "g1").path;
-        let gatherers = [("gatherer-1", "g1")];
-        let dedup = deduplicator_file(root.path(), "dedup", &cluster, &gatherers, "production");
-        migrate(&gatherer);
-        migrate(&dedup);
+        let names: Vec<(String, String)> =
+            (1..=gatherers).map(|n| (format!("gatherer-{n}"), format!("g{n}"))).collect();
+        let file = |(key, (id, database)): (usize, &(String, String))| {
+            let file = gatherer_file(root.path(), database, id, &exchange, &cluster, database).path;
+            with_key(&file, &exchange, key);
+            file
+        };
+        let mut others: Vec<PathBuf> = names.iter().enumerate().map(file).collect();
+        let names: Vec<(&str, &str)> =
+            names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
+        let dedup = deduplicator_file(root.path(), "dedup", &cluster, &names, "production");
+        others.iter().chain([&dedup]).for_each(|file| migrate(file));
         cluster.ask_for_passwords("gatherer,dedup_reader,deduplicator");
-        with_secret(&gatherer, "gatherer", &place(root.path(), "gatherer"));
+        for gatherer in &others {
+            with_secret(gatherer, "gatherer", &place(root.path(), "gatherer"));
+        }
+        let gatherer = others.remove(0);
         with_secret(&dedup, "dedup_reader", &place(root.path(), "dedup_reader"));
         with_secret(&dedup, "deduplicator", &place(root.path(), "deduplicator"));
         // Who sets the passwords in the gatherer's database, from the deduplicator's file.
@@ -61,7 +82,7 @@ impl Bench {
         text.push_str("rotation:\n  - { role: deduplicator }\n");
         text.push_str("  - { role: dedup_reader, admin: { user: postgres } }\n");
         fs::write(&dedup, text).expect("write the configuration");
-        Self { exchange, gatherer, dedup, cluster, root }
+        Self { exchange, gatherer, others, dedup, cluster, root }
     }
 
     fn in_files() -> Self {
@@ -74,18 +95,20 @@ fn in_file(root: &Path, role: &str) -> String {
 }
 
 /// Nothing of this machine's own access to AWS is used, and none of it is waited for.
+fn environment(endpoint: &str) -> [(&'static str, &str); 5] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+}
+
 fn kalshi(arguments: &[&str], file: &Path, endpoint: &str) -> Command {
     let mut command = Command::new(KALSHI);
-    command
-        .args(arguments)
-        .arg("--config")
-        .arg(file)
-        .env("AWS_ENDPOINT_URL", endpoint)
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .stdin(Stdio::null());
+    command.args(arguments).arg("--config").arg(file);
+    command.envs(environment(endpoint)).stdin(Stdio::null());
     command
 }
 
@@ -216,86 +239,6 @@ fn killed_at_any_step_with_secrets_in_aws() {
         assert!(errors.contains(words) && errors.contains("Nothing was changed"), "{errors}");
         assert_eq!((current(), labels(), verifier()), before, "{words}");
     }
-}
-
-/// Watches production grow, and gives the longest time in which it did not.
-struct Watch<'a> {
-    stop: &'a AtomicBool,
-}
-
-impl Watch<'_> {
-    fn longest_pause(&self, cluster: &Cluster) -> Duration {
-        let head = || {
-            let sql = "SELECT head FROM logs WHERE name = 'orderbook_deltas'";
-            cluster.number("production", sql)
-        };
-        let (mut last, mut since, mut longest) = (head(), Instant::now(), Duration::ZERO);
-        while !self.stop.load(Ordering::Relaxed) {
-            let now = head();
-            if now != last {
-                longest = longest.max(since.elapsed());
-                (last, since) = (now, Instant::now());
-            }
-        }
-        longest.max(since.elapsed())
-    }
-}
-
-#[test]
-fn a_running_platform_loses_nothing_and_waits_for_nothing() {
-    let flow = ["--markets", "50", "--rate", "1000", "--seed", "5"];
-    let bench = Bench::new(&flow, in_file);
-    first_passwords(&bench, NOWHERE);
-    let root = bench.root.path();
-    let path = |file: &Path| file.to_str().expect("UTF-8").to_owned();
-    let gatherer =
-        Process::start(&["gather", "--config", &path(&bench.gatherer)], root.join("g.log"));
-    let dedup = Process::start(&["dedup", "--config", &path(&bench.dedup)], root.join("d.log"));
-    let head = || {
-        let sql = "SELECT head FROM logs WHERE name = 'orderbook_deltas'";
-        bench.cluster.number("production", sql)
-    };
-    wait_for("rows in production", || (head() > 1000).then_some(()));
-    let stop = AtomicBool::new(false);
-    let longest = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| Watch { stop: &stop }.longest_pause(&bench.cluster));
-        for _ in 0..2 {
-            fine(&["rotate-password", "--role", "gatherer"], &bench.gatherer, NOWHERE);
-            fine(&["rotate-password", "--all"], &bench.dedup, NOWHERE);
-        }
-        stop.store(true, Ordering::Relaxed);
-        watching.join().expect("watch production")
-    });
-    // New sessions need the new passwords.
-    for _ in 0..2 {
-        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE usename IN ('gatherer', 'dedup_reader', 'deduplicator')";
-        assert!(bench.cluster.number("postgres", sql) > 5);
-        let grown = head() + 2000;
-        wait_for("production to go on", || (head() > grown).then_some(()));
-        fine(&["rotate-password", "--role", "gatherer"], &bench.gatherer, NOWHERE);
-        fine(&["rotate-password", "--all"], &bench.dedup, NOWHERE);
-    }
-    println!("{{\"longest_pause_ms\":{}}}", longest.as_millis());
-    for process in [&gatherer, &dedup] {
-        let log = process.log();
-        assert!(log.contains("the password was rotated"), "nobody needed a new one");
-        let refused = log.lines().find(|line| line.contains("password authentication failed"));
-        assert_eq!(refused, None);
-    }
-    assert!(longest < Duration::from_secs(2), "production stood still for {longest:?}");
-    for role in ["gatherer", "dedup_reader", "deduplicator"] {
-        let text = fs::read_to_string(root.join(format!("{role}.secret"))).expect("a secret");
-        let held: Value = serde_json::from_str(&text).expect("JSON");
-        for version in ["current", "previous"] {
-            let password = held[version]["value"].as_str().expect("a password");
-            assert!(!bench.cluster.log().contains(password), "the server saw the one of {role}");
-            for process in [&gatherer, &dedup] {
-                assert!(!process.log().contains(password), "the log shows the one of {role}");
-            }
-        }
-    }
-    drop(bench.exchange);
 }
 
 /// What a process was started with, of every process of this machine.

@@ -229,6 +229,13 @@ impl Exchange {
         serde_json::from_str(&text).expect("a JSON object")
     }
 
+    /// Every change that was sent to somebody, in the order of publication: what recorders can have.
+    pub fn sent(&self) -> Vec<serde_json::Value> {
+        let text = self.request("GET", "/ledger/deltas", "");
+        let rows = text.lines().map(|line| serde_json::from_str(line).expect("a row"));
+        rows.filter(|row: &serde_json::Value| row["receivers"] != 0).collect()
+    }
+
     /// The id of the process.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -258,13 +265,13 @@ pub fn get(address: &str, path: &str) -> String {
     }
 }
 
-/// One HTTP request to this machine; the body of the answer.
+/// One HTTP request to this machine; the body of the answer. Of HTTP 1.0, whose bodies have no chunks.
 pub fn request(address: &str, method: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("connect");
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .expect("send a request");
     let mut answer = String::new();
@@ -320,6 +327,14 @@ pub fn gatherer_file(
         health: format!("127.0.0.1:{health}"),
         metrics: format!("127.0.0.1:{metrics}"),
     }
+}
+
+/// Gives a gatherer another of the exchange's accounts than the first.
+pub fn with_key(file: &Path, exchange: &Exchange, key: usize) {
+    let text = fs::read_to_string(file).expect("the configuration");
+    let ((first, first_file), (own, own_file)) = (&exchange.keys[0], &exchange.keys[key]);
+    let text = text.replace(first_file, own_file).replace(first, own);
+    fs::write(file, text).expect("write the configuration");
 }
 
 /// Lets a deduplicator copy the exchange's markets.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::support::node::{output, typescript};
 use super::support::{
     Cluster, Exchange, Process, deduplicator_file, gatherer_file, get, health_address, migrate,
-    wait_for, with_markets,
+    wait_for, with_key, with_markets,
 };
 use super::told::{findings, report, section, shown, text_of, verify};
 use super::wait_merged;
@@ -158,9 +158,8 @@ fn a_subscription_that_falls_silent_at_all_gatherers_is_uncovered() {
     for (key, database) in ["g1", "g2"].into_iter().enumerate() {
         let id = format!("gatherer-{}", key + 1);
         let file = gatherer_file(root.path(), database, &id, &exchange, &cluster, database);
-        let mut config = fs::read_to_string(&file.path).expect("the configuration");
-        let ((first, first_file), (own, own_file)) = (&exchange.keys[0], &exchange.keys[key]);
-        config = config.replace(first_file, own_file).replace(first, own);
+        with_key(&file.path, &exchange, key);
+        let config = fs::read_to_string(&file.path).expect("the configuration");
         fs::write(&file.path, config + "audit: { period: 10s }\n").expect("write it");
         migrate(&file.path);
         let log = root.path().join(format!("{database}.log"));
