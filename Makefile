@@ -6,7 +6,9 @@
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, package,
 #                                                       runbook; KALSHI= names an executable that is there
-#   make check-archive                                   the archive in DuckDB, pyarrow, Spark and Iceberg
+#   make check-rotate                                    rotations at 5,000 changes/s over three gatherers
+#   make check-archive                                   the archive in DuckDB, pyarrow, Spark, ClickHouse
+#                                                        and Iceberg
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
@@ -17,16 +19,18 @@
 #   make build                                           target/release/kalshi
 #   sudo make install [PREFIX=/usr] [DESTDIR=/tmp/x]     what was built, onto this machine; uninstall takes
 #                                                        it off again (systemd/Makefile)
-#   make dist                                            an archive of all that a machine needs
+#   make release                                         the same as build, and it names the crates in it
+#   make dist                                            an archive of all that a machine needs, and its SBOM
 #   make deb                                             the same as a Debian package
 
 ARGS ?=
-# What is packed of one commit is the same, whenever and wherever it is packed.
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# What is packed of one commit is the same, whenever and wherever it is packed. Not exported: compilers of C
+# look at it, so that each commit would build the libraries anew.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 include systemd/Makefile
 
-.PHONY: sandbox test check check-ops check-archive build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops check-archive check-rotate build release dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -48,23 +52,35 @@ check-ops:
 	@[ "$(KALSHI)" != "$(TARGET_DIR)/release/kalshi" ] || cargo build --release --locked
 	@tests/ops/check "$(KALSHI)" $(ARGS)
 
+# Every password twice with sessions open and twice without, under three gatherers at the exchange's busiest
+# pace; prints how late rows were.
+check-rotate:
+	@.ci/install test
+	KALSHI_ROTATE_RATE=5000 KALSHI_ROTATE_GATHERERS=3 cargo nextest run --locked --features failpoints \
+		--test rotate -E 'test(/running_platform/)' --no-capture
+
 # The recorded windows through the whole platform into an archive, and a day of 10 million changes, read by
 # every engine.
 check-archive:
 	@.ci/install archive
-	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,iceberg KALSHI_ARCHIVE_ROWS=10000000 cargo nextest run --locked --features failpoints \
+	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,clickhouse,iceberg KALSHI_ARCHIVE_ROWS=10000000 cargo nextest run --locked --features failpoints \
 		--test archive -E 'test(/engine/)' --no-capture
 
 build:
 	@.ci/install
 	cargo build --release --locked
 
-dist: build
-	.ci/dist "$(TARGET_DIR)/release/kalshi" "$(TARGET_DIR)/dist"
-
-deb: build
+release:
 	@.ci/install package
-	cargo deb --no-build --locked --strip
+	cargo auditable build --release --locked
+	.ci/audit executable "$(TARGET_DIR)/release/kalshi"
+
+dist: release
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) .ci/dist "$(TARGET_DIR)/release/kalshi" "$(TARGET_DIR)/dist"
+	.ci/dist materials "$(TARGET_DIR)/dist"
+
+deb: release
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo deb --no-build --locked --strip
 
 bench-gather bench-markets bench-scale bench-dedup bench-latency bench-verify:
 	@.ci/install

@@ -428,7 +428,8 @@ fn read_by(
     let root = production.root.path();
     let (known, ddl) = (root.join("facts.json"), root.join("ddl.sql"));
     fs::write(&known, facts(production, books).to_string()).expect("write facts");
-    let name = if engine == "spark" { "spark" } else { "duckdb" };
+    // The others need none.
+    let name = if ["spark", "clickhouse"].contains(&engine) { engine } else { "duckdb" };
     let script = Command::new(KALSHI)
         .args(["archive", "ddl", "--engine", name, "--config", text(file)])
         .output()

@@ -1,6 +1,6 @@
 """Reads an archive with an engine and compares counts, sums and books with what production said.
 
-    check.py --url URL --facts FACTS.json --engine duckdb|pyarrow|spark|iceberg --ddl FILE
+    check.py --url URL --facts FACTS.json --engine duckdb|pyarrow|spark|clickhouse|iceberg --ddl FILE
 
 FACTS.json: {"tables": {name: {"count": n, "sums": {column: n}}},
              "books": [{"ticker": t, "at": micros, "levels": [[side, price, size], ...]}]}
@@ -115,6 +115,61 @@ def arrow_facts(found, columns):
     return found.num_rows, sums
 
 
+def statements(path):
+    """Of a script whose comments have lines of their own."""
+    lines = [line for line in pathlib.Path(path).read_text().splitlines() if not line.startswith("--")]
+    return [one.strip().removesuffix(";") for one in "\n".join(lines).split(";\n") if one.strip()]
+
+
+class ClickHouse:
+    """ClickHouse itself, as a library (chDB)."""
+
+    def __init__(self, arguments):
+        from chdb import session
+
+        self.db = session.Session()
+        for statement in statements(arguments.ddl):
+            self.db.query(statement)
+        self.db.query("USE kalshi")
+
+    def rows(self, query):
+        # Numbers in quotes, so that none becomes a float on its way.
+        quoted = ("output_format_json_quote_decimals = 1, output_format_json_quote_64bit_integers = 1, "
+                  "output_format_decimal_trailing_zeros = 1")
+        text = str(self.db.query(f"{query} SETTINGS {quoted}", "JSONCompact"))
+        return json.loads(text, parse_float=decimal.Decimal)["data"]
+
+    def facts(self, table, columns):
+        sums = [
+            f"sum(toUnixTimestamp64Micro({column}) % 1000000)" if is_time(column) else f"sum({column})"
+            for column in columns
+        ]
+        row, = self.rows(f"SELECT count(), {', '.join(sums)} FROM {table}")
+        sums = [number(decimal.Decimal(value)) if value is not None else 0 for value in row[1:]]
+        return int(row[0]), dict(zip(columns, sums))
+
+    def book(self, ticker, at):
+        found = self.rows(
+            f"""
+            WITH fromUnixTimestamp64Micro(toInt64({at}), 'UTC') AS moment, anchor AS (
+                SELECT * FROM orderbook_snapshots
+                WHERE ticker = '{ticker}' AND anchor_ts <= moment
+                ORDER BY anchor_ts DESC, log_seq DESC LIMIT 1
+            ), levels AS (
+                SELECT true AS side, price, size FROM anchor ARRAY JOIN yes_prices AS price, yes_sizes AS size
+                UNION ALL
+                SELECT false, price, size FROM anchor ARRAY JOIN no_prices AS price, no_sizes AS size
+                UNION ALL
+                SELECT side, price, size_delta FROM orderbook_deltas
+                WHERE ticker = '{ticker}' AND exchange_ts > (SELECT anchor_ts FROM anchor)
+                  AND exchange_ts <= moment
+            )
+            SELECT side, price, sum(size) AS left FROM levels GROUP BY 1, 2 HAVING left <> 0
+            """
+        )
+        return levels(found)
+
+
 class Spark:
     def __init__(self, arguments):
         from pyspark.sql import SparkSession
@@ -131,13 +186,8 @@ class Spark:
             .getOrCreate()
         )
         self.spark.sparkContext.setLogLevel("ERROR")
-        text = "\n".join(
-            line for line in pathlib.Path(arguments.ddl).read_text().splitlines()
-            if not line.startswith("--")
-        )
-        for statement in text.split(";\n"):
-            if statement.strip():
-                self.spark.sql(statement.strip().removesuffix(";"))
+        for statement in statements(arguments.ddl):
+            self.spark.sql(statement)
         self.spark.sql("USE kalshi")
 
     def facts(self, table, columns):
@@ -191,7 +241,9 @@ class Iceberg(PyArrow):
         return self.catalog.load_table(f"kalshi.{name}").scan().to_arrow()
 
 
-ENGINES = {"duckdb": DuckDb, "pyarrow": PyArrow, "spark": Spark, "iceberg": Iceberg}
+ENGINES = {
+    "duckdb": DuckDb, "pyarrow": PyArrow, "spark": Spark, "clickhouse": ClickHouse, "iceberg": Iceberg,
+}
 
 
 def main():

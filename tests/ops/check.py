@@ -1,4 +1,4 @@
-"""Checks everything around the executable: units, rules, dashboards, Terraform, the package, the
+"""Checks everything around the executable: units, rules, dashboards, Terraform, crates, the package, the
 runbook. Prints one line a part, and ends with 1 when a part does not hold.
 
     tests/ops/check.py target/release/kalshi [PART...]
@@ -10,8 +10,11 @@ import sys
 import time
 import traceback
 
+import broken
+import exposure
 import live
 import package
+import provider
 import rules
 import runbook
 import sandbox
@@ -24,8 +27,15 @@ PARTS = {
     "rules": rules.check,
     "dashboards": live.check_dashboards,
     "terraform": terraform.check,
+    "provider": provider.check,
     "scripts": terraform.check_scripts,
+    "exposure": exposure.check,
+    "supply": exposure.check_supply,
     "runbook": runbook.check,
+}
+# These only when they are asked for: they check the checks.
+ASKED_PARTS = {
+    "broken": broken.check,
 }
 # These need the executable.
 EXECUTABLE_PARTS = {
@@ -57,10 +67,11 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kalshi", help="the executable")
-    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS], help="all when none is given")
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *ASKED_PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS],
+                        help="all but broken when none is given")
     arguments = parser.parse_args()
     chosen = arguments.part or [*PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS]
-    results = [part(name, check) for name, check in PARTS.items() if name in chosen]
+    results = [part(name, check) for name, check in {**PARTS, **ASKED_PARTS}.items() if name in chosen]
     results += [
         part(name, lambda check=check: check(arguments.kalshi))
         for name, check in EXECUTABLE_PARTS.items() if name in chosen

@@ -179,6 +179,8 @@ def check():
         (r"\n\s*(?:password|secret_string)\s*=", "a secret in Terraform's state"),
     ]:
         require(not re.search(pattern, text), what)
+    hops = re.findall(r"http_put_response_hop_limit\s*=\s*(\S+)", text)
+    require(hops == ["1"] * text.count('resource "aws_instance"'), "containers of a machine can get its role")
     passed, failed = checkov(FOLDER)
     none(failed, "checkov")
     return f"{len(files)} files, {variables} variables, {outputs} outputs, {passed} checks of checkov pass"

@@ -10,6 +10,22 @@ from report import ROOT, none, require, run
 # systemd-analyze counts in tenths: 1.5, where 10 is a process that may do everything.
 EXPOSURE_MAX = 15
 
+# What each unit may not do, as one list: the sum that systemd makes of it has room for one that is missing.
+HARDENING = {
+    "User": ["kalshi"], "Group": ["kalshi"], "LimitCORE": ["0"], "NoNewPrivileges": ["yes"],
+    "CapabilityBoundingSet": [""], "AmbientCapabilities": [""], "ProtectSystem": ["strict"], "ProtectHome": ["yes"],
+    "ProtectProc": ["invisible"], "ProcSubset": ["pid"], "PrivateTmp": ["yes"], "PrivateDevices": ["yes"],
+    "PrivateUsers": ["yes"], "PrivateMounts": ["yes"], "ProtectHostname": ["yes"], "ProtectClock": ["yes"],
+    "ProtectKernelTunables": ["yes"], "ProtectKernelModules": ["yes"], "ProtectKernelLogs": ["yes"],
+    "ProtectControlGroups": ["yes"], "RestrictAddressFamilies": ["AF_INET AF_INET6 AF_UNIX"],
+    "RestrictNamespaces": ["yes"], "RestrictRealtime": ["yes"], "RestrictSUIDSGID": ["yes"],
+    "LockPersonality": ["yes"], "MemoryDenyWriteExecute": ["yes"], "RemoveIPC": ["yes"],
+    "KeyringMode": ["private"], "DevicePolicy": ["closed"], "SystemCallArchitectures": ["native"],
+    "SystemCallFilter": ["@system-service", "~@privileged @resources"],
+}
+# What node_exporter reads is for everybody; nothing else that a unit writes is.
+UMASK = {"kalshi-verify.service": "0022"}
+
 
 def parse(path):
     """Sections to keys to the values that they are given, in order."""
@@ -66,7 +82,10 @@ def everywhere(unit):
     sections = parse(unit)
     head, service = sections["Unit"], sections["Service"]
     exec_start = service["ExecStart"][0].replace("rotate-password", "")
+    lacking = [key for key, value in HARDENING.items() if service.get(key) != value]
     return [
+        (f"{', '.join(lacking)} are as in every unit", not lacking),
+        ("UMask is 0077", service.get("UMask") == [UMASK.get(unit.name, "0077")]),
         ("no StartLimit stands in [Service], where it is ignored",
          not any(key.startswith("StartLimit") for key in service)),
         ("secrets come by LoadCredential", len(service.get("LoadCredential", [])) >= 2),
