@@ -25,7 +25,10 @@ fi
 # The disk that outlives this machine: made only when it is empty.
 device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${volume}
 until [ -e "$device" ]; do sleep 2; done
-if [ -z "$(lsblk -no FSTYPE "$device")" ]; then
+# The disk itself is asked (2: nothing is on it): udev names it before it knows what is on it, and mkfs does not ask.
+found=0
+blkid --probe "$device" || found=$?
+if [ "$found" -eq 2 ]; then
     mkfs.ext4 -q -L kalshi "$device"
 fi
 mkdir -p /srv/kalshi
@@ -38,10 +41,12 @@ for name in postgresql kalshi; do
     mountpoint -q "/var/lib/$name" || mount "/var/lib/$name"
 done
 
-# A cluster that is on that disk already is taken over by the package.
+# A cluster that is on that disk already is taken over by the package, and runs as whoever owns its files: that
+# user may have had another number on another machine.
+apt-get install -y --no-install-recommends postgresql-common
+chown -R postgres:postgres /var/lib/postgresql
 apt-get install -y --no-install-recommends postgresql
 version=$(find /etc/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -n | tail -n 1)
-chown -R postgres:postgres /var/lib/postgresql
 conf=/etc/postgresql/$version/main
 cat >"$conf/conf.d/kalshi.conf" <<'END'
 listen_addresses = '*'
@@ -75,7 +80,7 @@ package=$(mktemp --suffix=.deb)
 aws s3 cp --no-progress "${package}" "$package"
 chmod 0644 "$package"
 apt-get install -y "$package"
-chown kalshi:kalshi /var/lib/kalshi
+chown -R kalshi:kalshi /var/lib/kalshi
 
 # Copies the exchange's key to where the unit loads it from; waits for one without a value. Passwords are read
 # by the program itself, which follows them when they are rotated; the key is a copy, so that a gatherer that
