@@ -12,6 +12,7 @@ import traceback
 
 import broken
 import exposure
+import firstboot
 import live
 import package
 import provider
@@ -41,6 +42,10 @@ ASKED_PARTS = {
 EXECUTABLE_PARTS = {
     "package": package.check,
 }
+# These need it too, and only when they are asked for: they take minutes and the network.
+ASKED_EXECUTABLE_PARTS = {
+    "firstboot": firstboot.check,
+}
 # These need the running platform, which is started once for all.
 LIVE_PARTS = {
     "metrics": live.check,
@@ -67,14 +72,15 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kalshi", help="the executable")
-    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *ASKED_PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS],
-                        help="all but broken when none is given")
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS, *ASKED_PARTS, *EXECUTABLE_PARTS,
+                                                   *ASKED_EXECUTABLE_PARTS, *LIVE_PARTS],
+                        help="all but broken and firstboot when none is given")
     arguments = parser.parse_args()
     chosen = arguments.part or [*PARTS, *EXECUTABLE_PARTS, *LIVE_PARTS]
     results = [part(name, check) for name, check in {**PARTS, **ASKED_PARTS}.items() if name in chosen]
     results += [
         part(name, lambda check=check: check(arguments.kalshi))
-        for name, check in EXECUTABLE_PARTS.items() if name in chosen
+        for name, check in {**EXECUTABLE_PARTS, **ASKED_EXECUTABLE_PARTS}.items() if name in chosen
     ]
     living = {name: check for name, check in LIVE_PARTS.items() if name in chosen}
     if living:

@@ -21,7 +21,7 @@ def none(problems, what):
     require(not problems, "\n    ".join([f"{what}:", *map(str, problems)]))
 
 
-def run(*command, silent=False, codes=(0,), **options):
+def run(*command, silent=False, codes=(0,), seconds_max=300, **options):
     """Runs a command to its end and gives its output. `silent`: a word of output is a failure too;
     `codes`: the exit codes that are none."""
     options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, **options}
@@ -33,13 +33,13 @@ def run(*command, silent=False, codes=(0,), **options):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=seconds_max,
             **options,
         )
     except FileNotFoundError as error:
         raise Failed(f"{command[0]} is missing: run .ci/install ops") from error
     except subprocess.TimeoutExpired as error:
-        raise Failed(f"{command[0]} did not end within 300 s") from error
+        raise Failed(f"{command[0]} did not end within {seconds_max} s") from error
     if done.returncode not in codes or (silent and done.stdout.strip()):
         words = " ".join(str(word) for word in command)
         raise Failed(f"`{words}` ended with {done.returncode}:\n{done.stdout.strip()}")

@@ -186,9 +186,10 @@ def check():
     return f"{len(files)} files, {variables} variables, {outputs} outputs, {passed} checks of checkov pass"
 
 
-def render(path):
-    """As templatefile() does, for the only forms that are used: a name, and an escaped `$`."""
-    values = SAMPLES[path.name]
+def render(path, **others):
+    """As templatefile() does, for the only forms that are used: a name, and an escaped `$`. `others` are values in
+    place of the samples."""
+    values = SAMPLES[path.name] | others
     text = path.read_text()
     require("%{" not in text, f"{path.name}: directives are not rendered here")
 
