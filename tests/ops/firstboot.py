@@ -496,7 +496,7 @@ def hidden(cloud, machines, watch):
     # What is not secret: the key's id, which is a name.
     values -= {key["key_id"] for key in cloud.exchange["keys"]} | {"kalshi_admin"}
     require(len(values) > 20, f"only {len(values)} values of secrets are known")
-    told = [words.replace(b"\0", b" ").decode(errors="replace")[:60] for words in watch.seen
+    told = [words.replace(b"\0", b" ").decode(errors="replace")[:60] for words in list(watch.seen)
             if any(value.encode() in words for value in values)]
     none(told, "secrets in arguments")
     for machine in machines:
