@@ -6,6 +6,7 @@
 #   make check                                           formatting, lints, migrations, tests, docs, dependencies
 #   make check-ops [ARGS="rules"]                        units, alerts, dashboards, Terraform, package,
 #                                                       runbook; KALSHI= names an executable that is there
+#   make fuzz    [ARGS="decoder"]                        any bytes as frames, configurations and journals
 #   make check-archive                                   the archive in DuckDB, pyarrow, Spark and Iceberg
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
@@ -26,7 +27,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 
 include systemd/Makefile
 
-.PHONY: sandbox test check check-ops check-archive build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops check-archive fuzz build dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -55,6 +56,11 @@ check-archive:
 	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,iceberg KALSHI_ARCHIVE_ROWS=10000000 cargo nextest run --locked --features failpoints \
 		--test archive -E 'test(/engine/)' --no-capture
 
+# Ten minutes each (KALSHI_FUZZ_SECONDS), beginning with what is in fuzz/corpus, which the tests replay.
+fuzz:
+	@.ci/install
+	@.ci/fuzz $(ARGS)
+
 build:
 	@.ci/install
 	cargo build --release --locked
@@ -80,6 +86,7 @@ install-tools:
 fmt:
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/clients/rust/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 lint:
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings
