@@ -9,6 +9,7 @@
 #   make check-rotate                                    rotations at 5,000 changes/s over three gatherers
 #   make check-archive                                   the archive in DuckDB, pyarrow, Spark, ClickHouse
 #                                                        and Iceberg
+#   make fuzz    [ARGS="decoder"]                        any bytes as frames, configurations and journals
 #   make bench-gather                                    socket to commit beside COPY; one JSON line last
 #   make bench-markets                                   425,000 markets into production
 #   make bench-scale                                     425,000 markets over 150 sessions
@@ -30,7 +31,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 include systemd/Makefile
 
-.PHONY: sandbox test check check-ops check-archive check-rotate build release dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
+.PHONY: sandbox test check check-ops check-archive check-rotate fuzz build release dist deb bench-gather bench-markets bench-scale bench-dedup bench-latency bench-archive bench-verify fmt lint sql doc audit install-tools
 .DEFAULT_GOAL := build
 
 sandbox:
@@ -66,6 +67,11 @@ check-archive:
 	KALSHI_ARCHIVE_ENGINES=duckdb,pyarrow,spark,clickhouse,iceberg KALSHI_ARCHIVE_ROWS=10000000 cargo nextest run --locked --features failpoints \
 		--test archive -E 'test(/engine/)' --no-capture
 
+# Ten minutes each (KALSHI_FUZZ_SECONDS), beginning with what is in fuzz/corpus, which the tests replay.
+fuzz:
+	@.ci/install
+	@.ci/fuzz $(ARGS)
+
 build:
 	@.ci/install
 	cargo build --release --locked
@@ -96,6 +102,7 @@ install-tools:
 fmt:
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/clients/rust/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 lint:
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings

@@ -2,8 +2,8 @@
 //! S3 on its worst day, and read by engines that others wrote.
 //!
 //! What is Python's lives where `.ci/install test` puts it. KALSHI_ARCHIVE_ENGINES names the engines
-//! that read (duckdb,pyarrow by default; `make check-archive` has spark and iceberg too), and
-//! KALSHI_ARCHIVE_ROWS how many changes a generated day has (there 10 million).
+//! that read (duckdb,pyarrow by default; `make check-archive` has spark, clickhouse and iceberg too),
+//! and KALSHI_ARCHIVE_ROWS how many changes a generated day has (there 10 million).
 
 #![expect(clippy::indexing_slicing, reason = "a test says what must hold")]
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what must hold by unwrapping it")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,7 +80,7 @@ fn root() -> &'static Path {
 /// Every Rust file of the repository, in order of its path.
 fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
-    for top in ["src", "tests", "benches", "build.rs"] {
+    for top in ["src", "tests", "benches", "fuzz", "build.rs"] {
         collect(&root().join(top), &mut paths);
     }
     paths.sort();
@@ -406,6 +407,21 @@ fn no_keys_binaries_or_build_output_are_committed() {
         }
     }
     verdict("what must never be in the repository", &problems);
+}
+
+/// The targets of fuzz/ compile the program's modules, and nothing builds them beside `make fuzz`.
+#[test]
+fn fuzzing_depends_on_what_the_program_depends_on() {
+    let dependencies = |path: &str| -> BTreeSet<String> {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let (_, list) = text.split_once("\n[dependencies]\n").unwrap();
+        let (list, _) = list.split_once("\n[").unwrap();
+        list.lines().filter(|line| line.contains(" = ")).map(str::to_owned).collect()
+    };
+    let (program, mut fuzzing) = (dependencies("Cargo.toml"), dependencies("fuzz/Cargo.toml"));
+    fuzzing.retain(|line| !line.starts_with("libfuzzer-sys "));
+    let differences: Vec<String> = program.symmetric_difference(&fuzzing).cloned().collect();
+    verdict("a dependency that only one of Cargo.toml and fuzz/Cargo.toml has", &differences);
 }
 
 /// Whoever installs from a lock file uses the registry that they trust or can reach.

@@ -1,41 +1,54 @@
 //! `${VAR}` in values: the only place that reads the environment for the configuration.
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 use std::collections::HashMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Where variables come from.
+/// Where variables come from, and whether a file may point to anything beside itself.
 pub struct Environment {
     source: Source,
+    is_closed: bool,
 }
 
 enum Source {
     Process,
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     Given(HashMap<String, String>),
 }
 
 impl Environment {
     /// The variables of this process.
     pub fn process() -> Self {
-        Self { source: Source::Process }
+        Self { source: Source::Process, is_closed: false }
+    }
+
+    /// The same where no secret is read from a file or fetched from a place: for texts of which nobody
+    /// knows what they name.
+    #[cfg(any(test, fuzzing))]
+    pub fn closed(self) -> Self {
+        Self { is_closed: true, ..self }
+    }
+
+    /// Whether secrets that are kept elsewhere stay unread.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Exactly these variables.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn given<K: Into<String>, V: Into<String>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let variables = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Self { source: Source::Given(variables) }
+        Self { source: Source::Given(variables), is_closed: false }
     }
 
     fn get(&self, name: &str) -> Option<OsString> {
         match &self.source {
             Source::Process => env::var_os(name),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Source::Given(variables) => variables.get(name).map(OsString::from),
         }
     }

@@ -221,5 +221,7 @@ fn kind(node: &Node) -> Option<Kind> {
     })
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ impl ConfigErrors {
         self.problems.iter().all(|problem| problem.is_passing)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -40,6 +40,9 @@ pub struct Found {
     pub field: Field,
 }
 
+/// Said of a secret where none is read, see [`super::env::Environment::is_closed`].
+const CLOSED: &str = "is not read here";
+
 /// Where a secret is.
 enum Source {
     Value(Secret),
@@ -72,6 +75,10 @@ impl Keys {
         let Some((source, field)) = self.find(section)? else { return Some(None) };
         let secret = match source {
             Source::Value(secret) | Source::File(_, secret) => secret,
+            Source::Store(_) if section.context().environment.is_closed() => {
+                field.problem(section.context(), CLOSED);
+                return None;
+            }
             Source::Store(store) => match fetch(&store) {
                 Ok(secret) => secret,
                 Err(error) => {
@@ -128,7 +135,8 @@ impl Keys {
                 .credentials_directory()
                 .is_some_and(|directory| Path::new(&path).starts_with(directory));
             let file = PlainFile { path, kind: self.kind, is_private_directory };
-            match file.read() {
+            let is_closed = context.environment.is_closed();
+            match if is_closed { Err(CLOSED.to_owned()) } else { file.read() } {
                 Ok(secret) => (field, Source::File(file, secret)),
                 Err(message) => {
                     field.problem(context, &message);

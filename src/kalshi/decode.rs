@@ -531,5 +531,7 @@ fn lifecycle(kind: &str, msg: &Value, received_at: Micros) -> Result<Message, De
     }))
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 
 pub mod backoff;
 pub mod companion;
+#[cfg(test)]
+pub mod corpus;
 pub mod crash;
 pub mod duration;
 pub mod exit;

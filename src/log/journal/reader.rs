@@ -78,9 +78,14 @@ enum Filled {
 impl Reader {
     /// A reader that starts at the first record at or after `from`.
     pub fn open(journal: &Journal, from: Position) -> Self {
+        Self::over(journal.dir().to_owned(), journal.written(), from)
+    }
+
+    /// The same of a directory whose records are written up to `written`.
+    pub(super) fn over(dir: PathBuf, written: watch::Receiver<u64>, from: Position) -> Self {
         Self {
-            dir: journal.dir().to_owned(),
-            written: journal.written(),
+            dir,
+            written,
             at: from.0,
             source: Source::None,
             base: None,
