@@ -41,16 +41,27 @@ for name in postgresql kalshi; do
     mountpoint -q "/var/lib/$name" || mount "/var/lib/$name"
 done
 
-# A cluster that is on that disk already is taken over by the package, and runs as whoever owns its files: that
-# user may have had another number on another machine.
+# A cluster that is on that disk already runs as whoever owns its files: that user may have had another number
+# on another machine.
 apt-get install -y --no-install-recommends postgresql-common
 chown -R postgres:postgres /var/lib/postgresql
 apt-get install -y --no-install-recommends postgresql
-version=$(find /etc/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -n | tail -n 1)
+# The package makes a cluster where there is none. One of another machine lacks what that had in /etc.
+version=$(find /var/lib/postgresql -mindepth 2 -maxdepth 2 -name main -printf '%P\n' | sort -n | tail -n 1)
+version=$${version%/main}
 conf=/etc/postgresql/$version/main
+if [ ! -e "$conf/postgresql.conf" ]; then
+    data=/var/lib/postgresql/$version/main
+    cp "/usr/share/postgresql/$version/postgresql.conf.sample" "$data/postgresql.conf"
+    touch "$data/pg_hba.conf" "$data/pg_ident.conf"
+    chown postgres:postgres "$data"/*.conf
+    pg_createcluster "$version" main
+fi
 cat >"$conf/conf.d/kalshi.conf" <<'END'
 listen_addresses = '*'
 ssl = on
+ssl_cert_file = '/etc/ssl/certs/ssl-cert-snakeoil.pem'
+ssl_key_file = '/etc/ssl/private/ssl-cert-snakeoil.key'
 password_encryption = 'scram-sha-256'
 # What was acknowledged must be there after a crash: readers may have it.
 synchronous_commit = on

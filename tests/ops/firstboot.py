@@ -236,8 +236,10 @@ class Machine(package.Debian):
     """A Debian with processes, mounts and a network card of its own, until its power is cut."""
 
     def __init__(self, work, cloud, name, address):
-        self.work, self.cloud, self.name, self.address = work / name, cloud, name, address
-        self.work.mkdir()
+        self.cloud, self.name, self.address = cloud, name, address
+        # Another machine may have had the name.
+        self.work = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+        self.work.chmod(0o755)
         super().__init__(self.work)
         self.equip()
         self.process = subprocess.Popen(
