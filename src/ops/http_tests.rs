@@ -3,6 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -140,15 +141,20 @@ async fn a_client_that_dawdles_over_its_head_is_closed() {
     }
 }
 
-/// A role that answers about its health when it is told to.
-async fn start_waiting(limits: Limits, answer: CancellationToken) -> Running {
+/// A role that says when it is asked about its health, and answers when it is told to.
+async fn start_waiting(
+    limits: Limits,
+    asked: mpsc::UnboundedSender<()>,
+    answer: CancellationToken,
+) -> Running {
     let config = Config { health: loopback(0), metrics: loopback(0) };
     let server = Server::bind(&config).await.unwrap();
     let (health, metrics) = (server.health_addr(), server.metrics_addr());
     let stop = CancellationToken::new();
     let source = Source::from_fn(move || {
-        let answer = answer.clone();
+        let (asked, answer) = (asked.clone(), answer.clone());
         async move {
+            asked.send(()).unwrap();
             answer.cancelled().await;
             Report::new(Status::Healthy, json!({}))
         }
@@ -161,10 +167,14 @@ async fn start_waiting(limits: Limits, answer: CancellationToken) -> Running {
 #[tokio::test]
 async fn connections_are_capped_and_the_next_waits_for_a_place() {
     let limits = Limits { connections: 2, ..Limits::default() };
+    let (asked, mut was_asked) = mpsc::unbounded_channel();
     let answer = CancellationToken::new();
-    let running = start_waiting(limits, answer.clone()).await;
-    let asked = || tokio::spawn(ask(running.health, "GET", "/health"));
-    let holders = [asked(), asked()];
+    let running = start_waiting(limits, asked, answer.clone()).await;
+    let holder = || tokio::spawn(ask(running.health, "GET", "/health"));
+    let holders = [holder(), holder()];
+    for _ in &holders {
+        was_asked.recv().await.unwrap();
+    }
     let third = ask(running.metrics, "GET", "/metrics");
     tokio::pin!(third);
     let early = tokio::time::timeout(Duration::from_millis(200), third.as_mut()).await;

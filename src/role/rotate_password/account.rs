@@ -95,7 +95,7 @@ impl Account {
         self.last = Instant::now();
         let place = database.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
         let word = ended.word();
-        self.say(&format!("  {step:<7} {word:<8} {detail}{place} ({seconds:.1} s)"));
+        self.say(&format!("  {step:<8} {word:<8} {detail}{place} ({seconds:.1} s)"));
         if let Some(role) = self.roles.last_mut() {
             let seconds = (seconds * 1000.0).round() / 1000.0;
             role.steps.push(Step { step, database, ended, detail, seconds });
