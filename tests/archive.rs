@@ -517,7 +517,7 @@ fn a_generated_day_is_the_same_in_every_engine() {
         &format!(
             "INSERT INTO orderbook_deltas SELECT n, t, t + 4000 + n * 7919 % 3001, \
                'KXDAY-26AUG06-' || n * 31 % 400, n % 3 = 0, 10000 * (1 + n * 13 % 97), 100 * (1 + n % 19), 1, 1 + n % 3 \
-             FROM generate_series(1, {rows}) n, \
+             FROM generate_series(1, {rows}::bigint) n, \
                LATERAL (SELECT 1785974400000000 + n::bigint * 86399000000 / {rows} AS t) t; \
              INSERT INTO orderbook_snapshots SELECT n, 1785974400000000, 1785974400000000, \
                'KXDAY-26AUG06-' || n - 1, 'ws', '{{}}', '{{}}', '{{}}', '{{}}', 1, 1, n, 1 FROM generate_series(1, 400) n; \
