@@ -53,7 +53,7 @@ check-ops:
 	@[ "$(KALSHI)" != "$(TARGET_DIR)/release/kalshi" ] || cargo build --release --locked
 	@tests/ops/check "$(KALSHI)" $(ARGS)
 
-# Every password twice with sessions open and twice without, under three gatherers at the exchange's busiest
+# Every password, four times with sessions open and twice after all were ended, under three gatherers at the exchange's busiest
 # pace; prints how late rows were.
 check-rotate:
 	@.ci/install test
